@@ -1,0 +1,5 @@
+//! OxiBot's main process: the command line, the configuration, providers and the agent loop.
+//!
+//! It holds the secrets and talks to the world; it starts no program, opens no file of a workspace and decides nothing
+//! about what a tool may do. All of that is asked of the toolhost over one socket.
+#![forbid(unsafe_code)]
