@@ -184,3 +184,28 @@ pub fn readable(fd: impl AsFd, milliseconds: u16) -> bool {
 pub fn root() -> bool {
     nix::unistd::geteuid().is_root()
 }
+
+/// Runs this whole test binary again as an ordinary user (`nobody`), whose wall is built by another path: its own
+/// user namespace instead of one made by root.
+pub fn again_as_a_user() {
+    use std::os::unix::process::CommandExt;
+    if !root() {
+        return;
+    }
+    let user = 65_534;
+    let home = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(home.path(), Some(user), Some(user)).unwrap();
+    let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        .uid(user)
+        .gid(user)
+        .env("TMPDIR", home.path())
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert!(
+        ran.status.success(),
+        "as user {user}:\n{}\n{}",
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
