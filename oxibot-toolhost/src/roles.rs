@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use crate::wall;
+use crate::{files, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -15,6 +15,7 @@ pub fn run() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let role = arguments.next().unwrap_or_default();
     match role.to_str() {
+        Some("files") => files::role(),
         Some("nursery") => wall::nursery_role(),
         Some("zygote") => wall::zygote_role(),
         // The payload of a zygote's first call: that it could be started is all that is asked.
