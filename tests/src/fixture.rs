@@ -19,7 +19,6 @@ impl Fixture {
     /// # Panics
     /// When the machine refuses to make a directory.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "a test without its directory cannot go on")]
     pub fn new() -> Self {
         let root = tempfile::Builder::new().prefix("oxibot-test-").tempdir().expect("temporary directory");
         for name in ["home", "workspace"] {
@@ -69,7 +68,6 @@ impl Fixture {
     /// # Panics
     /// When it prints anything but one JSON object.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "anything else than one object is the failure of the test")]
     pub fn tool(&self, name: &str, arguments: &serde_json::Value) -> (serde_json::Value, Option<i32>) {
         let output = self
             .oxibot()
@@ -78,7 +76,7 @@ impl Fixture {
             .output()
             .expect("oxibot starts");
         let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            Err::<serde_json::Value, _>(format!("{error}: {}", describe(&output))).expect("one JSON object")
+            panic!("not one JSON object: {error}: {}", describe(&output))
         });
         (value, output.status.code())
     }
@@ -88,7 +86,6 @@ impl Fixture {
     /// # Panics
     /// When it cannot be started.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "a test that cannot start the program has failed")]
     pub fn sandboxed<S: AsRef<OsStr>>(&self, argv: &[S]) -> Output {
         self.oxibot()
             .args(["sandbox", "run", "--workspace"])
@@ -111,7 +108,6 @@ impl Default for Fixture {
 /// # Panics
 /// When it is missing.
 #[must_use]
-#[expect(clippy::expect_used, reason = "without the program there is nothing to test")]
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("own path");
     let directory = test.parent().and_then(Path::parent).expect("target directory");

@@ -2,3 +2,5 @@
 //! vendor's cloud.
 
 pub mod fixture;
+pub mod peer;
+pub mod processes;
