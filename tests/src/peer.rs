@@ -44,10 +44,21 @@ impl Peer {
     /// When it cannot be started.
     #[must_use]
     pub fn start(home: &Path, workspace: &Path, more: &[&str]) -> Self {
+        let mut command = Command::new(binary("oxibot-toolhost"));
+        command.arg0("oxibot-toolhost");
+        Self::start_as(command, home, workspace, more)
+    }
+
+    /// As [`Peer::start`], by a command of the caller's that becomes the toolhost, for example one that takes kernel
+    /// mechanisms away first.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_as(mut command: Command, home: &Path, workspace: &Path, more: &[&str]) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("socket pair");
         ours.set_read_timeout(Some(PATIENCE)).expect("read timeout");
-        let child = Command::new(binary("oxibot-toolhost"))
-            .arg0("oxibot-toolhost")
+        let child = command
             .args(["serve", "--socket-fd", "0", "--home"])
             .arg(home)
             .arg("--workspace")
