@@ -75,9 +75,8 @@ impl Fixture {
             .arg(self.workspace())
             .output()
             .expect("oxibot starts");
-        let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("not one JSON object: {error}: {}", describe(&output))
-        });
+        let value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("not one JSON object: {error}: {}", describe(&output)));
         (value, output.status.code())
     }
 

@@ -45,7 +45,7 @@ impl Peer {
     #[must_use]
     pub fn start(home: &Path, workspace: &Path, more: &[&str]) -> Self {
         let mut command = Command::new(binary("oxibot-toolhost"));
-        command.arg0("oxibot-toolhost");
+        command.arg0("oxibot-toolhost").env_clear();
         Self::start_as(command, home, workspace, more)
     }
 
@@ -64,7 +64,6 @@ impl Peer {
             .arg("--workspace")
             .arg(workspace)
             .args(more)
-            .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()

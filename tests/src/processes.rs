@@ -19,11 +19,7 @@ pub struct Process {
 #[must_use]
 pub fn all() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(one)
-        .collect()
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(one).collect()
 }
 
 /// One process, if it is there.
@@ -78,8 +74,9 @@ pub fn memory(pid: i32, key: &str) -> u64 {
         .iter()
         .filter_map(|file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok())
         .find_map(|text| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok())
+            text.lines().find_map(|line| {
+                line.strip_prefix(key)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok()
+            })
         })
         .unwrap_or(0)
 }

@@ -55,8 +55,9 @@ fn sixty_four_calls_at_once_all_answer_alone() {
     let root = i32::try_from(peer.child.id()).unwrap();
     assert_eq!(peer.bash(":").outcome, Outcome::Completed);
     let before = sum(root);
-    let calls: Vec<_> =
-        (0..64).map(|n| peer.call("bash", &json!({"command": format!("sleep 0.2; echo call-{n}")}))).collect();
+    let calls: Vec<_> = (0..64)
+        .map(|n| peer.call("bash", &json!({"command": format!("sleep 0.2; echo call-{n}")})))
+        .collect();
     let mut missing: std::collections::BTreeMap<_, _> =
         calls.iter().enumerate().map(|(n, call)| (*call, n)).collect();
     while !missing.is_empty() {

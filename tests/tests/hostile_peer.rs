@@ -56,8 +56,12 @@ fn work_before_hello_is_illegal() {
 #[test]
 fn another_version_is_refused_and_told_ours() {
     let reason = parting(
-        &frame(&ToToolhost::Hello(MainHello { magic: MAGIC, version: PROTOCOL_VERSION + 1, build: String::new() }))
-            .unwrap(),
+        &frame(&ToToolhost::Hello(MainHello {
+            magic: MAGIC,
+            version: PROTOCOL_VERSION + 1,
+            build: String::new(),
+        }))
+        .unwrap(),
     );
     assert_eq!(reason, Some(CloseReason::VersionMismatch { ours: PROTOCOL_VERSION }));
 }

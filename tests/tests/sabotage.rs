@@ -14,7 +14,7 @@ fn level_without(mechanism: &str, require: &str) -> Option<Level> {
     std::fs::write(&configuration, json!({"sandbox": {"require": require}}).to_string()).unwrap();
     std::fs::set_permissions(&configuration, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut command = Command::new(binary("sabotage"));
-    command.args([mechanism, "--"]).arg(binary("oxibot-toolhost"));
+    command.env_clear().args([mechanism, "--"]).arg(binary("oxibot-toolhost"));
     let mut peer = Peer::start_as(
         command,
         &fixture.home(),
@@ -32,7 +32,9 @@ fn level_without(mechanism: &str, require: &str) -> Option<Level> {
         other => panic!("{other:?}"),
     };
     // What is reported must hold in a real call.
-    let result = peer.bash("grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; echo x > /etc/oxibot-sabotage");
+    let result = peer.bash(
+        "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; echo x > /etc/oxibot-sabotage",
+    );
     assert_eq!(result.outcome, Outcome::Completed, "{mechanism}: {result:?}");
     let text = String::from_utf8_lossy(&result.output.head).into_owned();
     for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
@@ -45,7 +47,11 @@ fn level_without(mechanism: &str, require: &str) -> Option<Level> {
 #[test]
 fn nothing_taken_away_is_full() {
     // The control: `sabotage` itself changes nothing.
-    assert_eq!(level_without("pid-namespace-control", "kernel"), None, "an unknown mechanism is refused by sabotage");
+    assert_eq!(
+        level_without("pid-namespace-control", "kernel"),
+        None,
+        "an unknown mechanism is refused by sabotage"
+    );
     let fixture = Fixture::new();
     let (_, hello) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
     assert_eq!(hello.wall.level, Level::Full, "{:?}", hello.wall);
@@ -53,7 +59,9 @@ fn nothing_taken_away_is_full() {
 
 #[test]
 fn without_namespaces_the_level_is_kernel() {
-    for mechanism in ["user-namespace", "pid-namespace", "network-namespace", "mount", "idmapped-mount", "container"] {
+    for mechanism in
+        ["user-namespace", "pid-namespace", "network-namespace", "mount", "idmapped-mount", "container"]
+    {
         let level = level_without(mechanism, "kernel");
         assert_eq!(level, Some(Level::Kernel), "{mechanism}");
     }
@@ -86,14 +94,14 @@ fn older_landlock_without_namespaces_is_reduced_and_named() {
     let configuration = fixture.home().join("config.json");
     std::fs::write(&configuration, json!({"sandbox": {"require": "reduced"}}).to_string()).unwrap();
     std::fs::set_permissions(&configuration, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let mut command = Command::new("python3");
+    let mut command = Command::new("/usr/bin/python3");
     command
+        .env_clear()
         .arg(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/landlock_abi.py"))
         .arg("4")
         .arg(binary("sabotage"))
         .args(["container", "--"])
-        .arg(binary("oxibot-toolhost"))
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        .arg(binary("oxibot-toolhost"));
     let mut peer = Peer::start_as(
         command,
         &fixture.home(),

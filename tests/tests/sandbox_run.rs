@@ -20,7 +20,11 @@ fn command_that_does_not_exist_is_125_with_a_reason() {
     let fixture = Fixture::new();
     let output = fixture.sandboxed(&["no-such-command-here"]);
     assert_eq!(output.status.code(), Some(125), "{}", describe(&output));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command-here"), "{}", describe(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("no-such-command-here"),
+        "{}",
+        describe(&output)
+    );
 }
 
 #[test]
@@ -96,10 +100,8 @@ fn longest_argument_the_kernel_takes_works_and_one_more_is_refused_clearly() {
     let output = fixture.sandboxed(&["bash", "-c", "echo ${#1}", "x", &"a".repeat(131_000)]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "131000\n", "{}", describe(&output));
     // 131,072 bytes cannot even be passed to us by the kernel; through the tool it is a failed call.
-    let (result, status) = fixture.tool(
-        "bash",
-        &serde_json::json!({"command": format!("/bin/echo {} | wc -c", "a".repeat(90_000))}),
-    );
+    let (result, status) = fixture
+        .tool("bash", &serde_json::json!({"command": format!("/bin/echo {} | wc -c", "a".repeat(90_000))}));
     assert_eq!((result["output"].as_str(), status), (Some("90001\n"), Some(0)), "{result}");
 }
 
@@ -107,8 +109,11 @@ fn longest_argument_the_kernel_takes_works_and_one_more_is_refused_clearly() {
 fn workspace_that_cannot_be_fenced_is_refused() {
     let fixture = Fixture::new();
     for workspace in ["/", "/root", "/etc", "/usr/lib"] {
-        let output =
-            fixture.oxibot().args(["sandbox", "run", "--workspace", workspace, "--", "true"]).output().unwrap();
+        let output = fixture
+            .oxibot()
+            .args(["sandbox", "run", "--workspace", workspace, "--", "true"])
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(125), "{workspace}: {}", describe(&output));
         assert!(String::from_utf8_lossy(&output.stderr).contains(workspace), "{}", describe(&output));
     }

@@ -43,12 +43,16 @@ fn code(line: &str) -> &str {
 fn unsafe_is_in_one_file_of_the_toolhost() {
     let offenders: Vec<String> = rust_files()
         .iter()
-        .filter(|path| relative(path) != "oxibot-toolhost/src/sys.rs" && !relative(path).ends_with("tests/tidy.rs"))
+        .filter(|path| {
+            relative(path) != "oxibot-toolhost/src/sys.rs" && !relative(path).ends_with("tests/tidy.rs")
+        })
         .filter(|path| {
             let text = std::fs::read_to_string(path).unwrap();
             text.lines().any(|line| {
                 let line = code(line);
-                ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|word| line.contains(word))
+                ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+                    .iter()
+                    .any(|word| line.contains(word))
             })
         })
         .map(|path| relative(path))
@@ -136,13 +140,19 @@ fn toolhost_links_the_reviewed_list_and_nothing_else() {
 #[test]
 fn who_may_depend_on_whom() {
     let proto = closure("oxibot-proto");
-    assert!(!proto.contains("libc") && !proto.contains("nix") && !proto.contains("tokio"), "proto does no I/O");
+    assert!(
+        !proto.contains("libc") && !proto.contains("nix") && !proto.contains("tokio"),
+        "proto does no I/O"
+    );
     let toolhost = closure("oxibot-toolhost");
     for absent in ["oxibot-main", "tokio", "reqwest", "hyper", "rustls", "rusqlite", "tracing-subscriber"] {
         assert!(!toolhost.contains(absent), "the toolhost must not link {absent}");
     }
     let main = closure("oxibot-main");
-    assert!(!main.contains("oxibot-toolhost"), "main decides nothing about tools and links none of their code");
+    assert!(
+        !main.contains("oxibot-toolhost"),
+        "main decides nothing about tools and links none of their code"
+    );
     for absent in ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys"] {
         assert!(!main.contains(absent), "one TLS stack: {absent}");
     }

@@ -72,7 +72,10 @@ fn large_output_is_cut_in_the_middle_and_kept_whole_in_a_file() {
     let (result, _) = fixture.tool("bash", &json!({"command": "seq 1 100000"}));
     let output = result["output"].as_str().unwrap();
     assert!(output.len() <= 10_240, "{} bytes", output.len());
-    assert!(output.starts_with("1\n2\n") && output.ends_with("99999\n100000\n"), "first and last part are kept");
+    assert!(
+        output.starts_with("1\n2\n") && output.ends_with("99999\n100000\n"),
+        "first and last part are kept"
+    );
     assert_eq!(result["truncated"]["total_bytes"], 588_895);
     let omitted = result["truncated"]["omitted_bytes"].as_u64().unwrap();
     assert!(omitted > 570_000 && omitted < 588_895, "{omitted}");
@@ -95,8 +98,10 @@ fn output_that_is_not_text_becomes_text() {
 #[test]
 fn deadline_ends_everything_and_is_told_apart() {
     let fixture = Fixture::new();
-    let (result, status) =
-        fixture.tool("bash", &json!({"command": "setsid sleep 97.31 & (sleep 97.31 &) ; sleep 97.31", "timeout_s": 1}));
+    let (result, status) = fixture.tool(
+        "bash",
+        &json!({"command": "setsid sleep 97.31 & (sleep 97.31 &) ; sleep 97.31", "timeout_s": 1}),
+    );
     assert_eq!(result["outcome"], "timed_out", "{result}");
     assert_eq!(status, Some(4));
     assert!(oxibot_tests::processes::anywhere("sleep 97.31").is_empty(), "nothing outlives its call");
@@ -107,7 +112,11 @@ fn deadline_ends_everything_and_is_told_apart() {
 fn signal_and_limit_are_told_apart_from_exit_codes() {
     let fixture = Fixture::new();
     let (result, status) = fixture.tool("bash", &json!({"command": "kill -KILL $$"}));
-    assert_eq!((result["outcome"].as_str(), result["signal"].as_i64()), (Some("killed"), Some(9)), "{result}");
+    assert_eq!(
+        (result["outcome"].as_str(), result["signal"].as_i64()),
+        (Some("killed"), Some(9)),
+        "{result}"
+    );
     assert_eq!(status, Some(5));
     let (result, status) = fixture.tool("bash", &json!({"command": "exit 137"}));
     assert_eq!((result["outcome"].as_str(), result["exit_code"].as_i64()), (Some("completed"), Some(137)));
@@ -136,16 +145,18 @@ fn file_tools_work_and_write_where_they_say() {
     assert!(result["output"].as_str().unwrap().starts_with("two\n"), "{result}");
     assert!(result["output"].as_str().unwrap().contains("next offset: 3"), "{result}");
 
-    let (result, _) = fixture.tool(
-        "edit_file",
-        &json!({"path": path.display().to_string(), "old_text": "two", "new_text": "2"}),
-    );
+    let (result, _) = fixture
+        .tool("edit_file", &json!({"path": path.display().to_string(), "old_text": "two", "new_text": "2"}));
     assert_eq!(result["outcome"], "completed", "{result}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n2\nthree\n");
 
     let (result, status) =
         fixture.tool("edit_file", &json!({"path": "a/b/notes.txt", "old_text": "e", "new_text": "E"}));
-    assert_eq!((result["outcome"].as_str(), status), (Some("failed"), Some(1)), "an ambiguous match is refused");
+    assert_eq!(
+        (result["outcome"].as_str(), status),
+        (Some("failed"), Some(1)),
+        "an ambiguous match is refused"
+    );
 
     let (result, _) = fixture.tool("list_dir", &json!({"path": ".", "depth": 3}));
     assert!(result["output"].as_str().unwrap().contains("notes.txt"), "{result}");
@@ -161,7 +172,9 @@ fn paths_that_leave_the_workspace_are_denied() {
     std::fs::write(fixture.root().join("secret"), "canary-7731").unwrap();
     std::os::unix::fs::symlink("../secret", fixture.workspace().join("link")).unwrap();
     let absolute = fixture.root().join("secret").display().to_string();
-    for path in ["../secret", "link", "/etc/passwd", absolute.as_str(), "/proc/self/environ", "x/../../secret"] {
+    for path in
+        ["../secret", "link", "/etc/passwd", absolute.as_str(), "/proc/self/environ", "x/../../secret"]
+    {
         let (result, status) = fixture.tool("read_file", &json!({ "path": path }));
         assert_eq!((result["outcome"].as_str(), status), (Some("denied"), Some(3)), "{path}: {result}");
         assert!(result["denial"]["rule"].as_str().unwrap().starts_with("path."), "{result}");
@@ -216,7 +229,8 @@ fn a_command_of_three_megabytes_is_one_clear_error() {
     });
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
-    let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", describe(&output)));
+    let result: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", describe(&output)));
     assert_eq!(result["outcome"], "failed", "{result}");
     assert_eq!(output.status.code(), Some(1));
 }
@@ -231,7 +245,8 @@ fn arguments_that_are_not_json_are_one_object_too() {
             .arg(fixture.workspace())
             .output()
             .unwrap();
-        let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", describe(&output)));
+        let result: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", describe(&output)));
         assert_eq!(result["outcome"], "failed", "{text}: {result}");
         assert_eq!(output.status.code(), Some(1), "{text}");
     }
@@ -240,7 +255,8 @@ fn arguments_that_are_not_json_are_one_object_too() {
 #[test]
 fn tool_list_names_every_tool_once() {
     let fixture = Fixture::new();
-    let output = fixture.oxibot().args(["tool", "list", "--json", "--workspace"]).arg(fixture.workspace()).output();
+    let output =
+        fixture.oxibot().args(["tool", "list", "--json", "--workspace"]).arg(fixture.workspace()).output();
     let output = match output {
         Ok(output) if output.status.success() => output,
         _ => fixture.oxibot().args(["tool", "list", "--json"]).output().unwrap(),

@@ -25,7 +25,8 @@ fn flag(argument: u8, bit: u64) -> SeccompRule {
 }
 
 fn equal(argument: u8, value: u64) -> SeccompRule {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap();
+    let condition =
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap();
     SeccompRule::new(vec![condition]).unwrap()
 }
 
@@ -88,11 +89,12 @@ fn mechanism(word: &str) -> Option<Vec<(i32, Rules)>> {
             vec![(0, vec![(libc::SYS_prlimit64, vec![]), (libc::SYS_setrlimit, vec![])])]
         }
         // Installed last: it refuses filters.
-        "seccomp" => vec![(
-            libc::EINVAL,
-            vec![(libc::SYS_seccomp, vec![]), (libc::SYS_prctl, vec![equal(0, 22)])],
-        )],
-        "pretend-seccomp" => vec![(0, vec![(libc::SYS_seccomp, vec![]), (libc::SYS_prctl, vec![equal(0, 22)])])],
+        "seccomp" => {
+            vec![(libc::EINVAL, vec![(libc::SYS_seccomp, vec![]), (libc::SYS_prctl, vec![equal(0, 22)])])]
+        }
+        "pretend-seccomp" => {
+            vec![(0, vec![(libc::SYS_seccomp, vec![]), (libc::SYS_prctl, vec![equal(0, 22)])])]
+        }
         _ => return None,
     })
 }
