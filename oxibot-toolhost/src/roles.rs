@@ -17,6 +17,7 @@ pub fn run() -> ExitCode {
     match role.to_str() {
         Some("nursery") => wall::nursery_role(),
         Some("zygote") => wall::zygote_role(),
+        Some("files") => crate::files::role(),
         // The payload of a zygote's first call: that it could be started is all that is asked.
         Some("probe") => ExitCode::SUCCESS,
         Some(_) | None => ExitCode::from(USAGE),
