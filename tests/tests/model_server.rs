@@ -1,6 +1,15 @@
 //! The scripted model server itself: it must refuse what a vendor refuses, or the tests that pass against it say
 //! nothing. Each broken request stands beside the good one it was made from.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a panic is how a test fails, in its helper functions too"
+)]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 

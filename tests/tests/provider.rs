@@ -1,6 +1,15 @@
 //! The providers of `oxibot-main` against the scripted strict server: one wire fixture a preset, whole conversations,
 //! and every way in which a vendor fails.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a panic is how a test fails, in its helper functions too"
+)]
+
 use std::time::{Duration, Instant};
 
 use oxibot_main::model::{
@@ -480,6 +489,55 @@ async fn nobody_listening_is_one_clear_error() {
     let base = format!("http://127.0.0.1:{port}/v1");
     let shown = ask(&provider("ollama", &base), &request()).await.0.unwrap_err().to_string();
     assert!(shown.contains(&format!("127.0.0.1:{port}")) && shown.contains("refused"), "{shown}");
+}
+
+#[tokio::test]
+async fn https_to_a_server_without_tls_is_one_clear_error_and_shows_it_no_key() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let peer = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut hello = vec![0; 4096];
+        let length = stream.read(&mut hello).unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        hello.truncate(length);
+        hello
+    });
+    let mut once = options();
+    once.patience.attempts = 1;
+    let provider =
+        Provider::hosted(&settings("openai", &format!("https://127.0.0.1:{port}/v1")), &once).unwrap();
+    let error = ask(&provider, &request()).await.0.unwrap_err();
+    assert!(matches!(error, ProviderError::Network { .. }), "{error}");
+    let hello = peer.join().unwrap();
+    assert_eq!(hello[0], 22, "a TLS handshake record");
+    assert!(!String::from_utf8_lossy(&hello).contains("sk-test"));
+}
+
+#[tokio::test]
+async fn proxy_is_used_when_configured() {
+    let proxy = ModelServer::start(Rules::without_key(), vec![Answer::text("through the proxy")]);
+    let settings = ProviderSettings { api_key: None, ..settings("custom", "http://model.invalid/v1") };
+    let proxied = ConnectOptions { proxy: Some(proxy.url()), ..options() };
+    let provider = Provider::hosted(&settings, &proxied).unwrap();
+    assert!(ask(&provider, &request()).await.0.is_ok(), "{:?}", proxy.problems());
+    assert_eq!(proxy.requests()[0].path, "http://model.invalid/v1/chat/completions");
+}
+
+#[test]
+fn proxy_from_the_environment_is_not_used() {
+    // The variables must be there before the process starts, so a test of this file is run again under them.
+    let nowhere = "http://127.0.0.1:9";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "local_server_gets_no_key_at_all"])
+        .envs(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, nowhere)))
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && shown.contains("1 passed"), "{shown}");
 }
 
 #[test]
