@@ -4,3 +4,4 @@
 pub mod fixture;
 pub mod peer;
 pub mod processes;
+pub mod model_server;
