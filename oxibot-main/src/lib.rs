@@ -4,3 +4,4 @@
 //! about what a tool may do. All of that is asked of the toolhost over one socket.
 #![forbid(unsafe_code)]
 pub mod model;
+pub mod store;
