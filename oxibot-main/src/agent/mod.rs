@@ -4,8 +4,13 @@
 //! journal, [`prompt`] and [`untrusted`] put words before the model, [`hands`] names what the loop needs of the world.
 //! It starts no program, opens no file of a workspace, and judges no call: that is the toolhost's.
 
+#[cfg(test)]
+pub(crate) mod fakes;
 pub mod hands;
 pub mod history;
+pub mod image;
+pub mod prompt;
+pub mod runner;
 pub mod transcript;
 pub mod turn;
 pub mod untrusted;
