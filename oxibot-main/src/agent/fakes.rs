@@ -114,7 +114,7 @@ impl Mind for FakeMind {
         self.asked.lock().unwrap().push(request.clone());
         let line = self.lines.lock().unwrap().pop_front().expect("the script is longer");
         Box::pin(async move {
-            let usage = TokenUsage { input: 100, output: 10, cache_read: 0, cache_write: 0 };
+            let usage = TokenUsage { input: 100, output: 10, ..TokenUsage::default() };
             match line {
                 Line::Say(text) => {
                     sink(StreamEvent::Text(text.to_owned()));

@@ -506,4 +506,7 @@ fn add(sum: &mut TokenUsage, more: TokenUsage) {
     sum.output = sum.output.saturating_add(more.output);
     sum.cache_read = sum.cache_read.saturating_add(more.cache_read);
     sum.cache_write = sum.cache_write.saturating_add(more.cache_write);
+    if let Some(cost) = more.cost_microusd {
+        sum.cost_microusd = Some(sum.cost_microusd.unwrap_or(0).saturating_add(cost));
+    }
 }

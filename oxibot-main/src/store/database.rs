@@ -64,8 +64,10 @@ pub struct UsageRow {
     pub model: String,
     /// Requests answered.
     pub requests: u64,
-    /// Tokens.
+    /// Tokens, and the cost as far as vendors reported it.
     pub tokens: TokenUsage,
+    /// Requests whose cost was reported.
+    pub priced: u64,
 }
 
 impl Database {
@@ -229,10 +231,12 @@ impl Database {
     /// Usage of the last `days` days, today included, newest first.
     pub fn usage(&self, days: u32, now: i64) -> Result<Vec<UsageRow>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT day, model, requests, input, output, cache_read, cache_write FROM usage
+            "SELECT day, model, requests, input, output, cache_read, cache_write, cost_microusd, priced FROM usage
              WHERE day > date(?1 / 1000, 'unixepoch', ?2) ORDER BY day DESC, model",
         )?;
         let rows = statement.query_map(params![now, format!("-{days} days")], |row| {
+            let priced = unsigned(row, 8)?;
+            let cost = unsigned(row, 7)?;
             Ok(UsageRow {
                 day: row.get(0)?,
                 model: row.get(1)?,
@@ -242,7 +246,9 @@ impl Database {
                     output: unsigned(row, 4)?,
                     cache_read: unsigned(row, 5)?,
                     cache_write: unsigned(row, 6)?,
+                    cost_microusd: (priced > 0).then_some(cost),
                 },
+                priced,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -328,10 +334,11 @@ fn spent(entry: &Entry) -> Option<(&str, TokenUsage)> {
 fn count(transaction: &Transaction<'_>, model: &str, usage: TokenUsage, now: i64) -> Result<(), StoreError> {
     transaction
         .prepare_cached(
-            "INSERT INTO usage VALUES (date(?1 / 1000, 'unixepoch'), ?2, 1, ?3, ?4, ?5, ?6)
+            "INSERT INTO usage VALUES (date(?1 / 1000, 'unixepoch'), ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (day, model) DO UPDATE SET requests = requests + 1, input = input + excluded.input,
              output = output + excluded.output, cache_read = cache_read + excluded.cache_read,
-             cache_write = cache_write + excluded.cache_write",
+             cache_write = cache_write + excluded.cache_write,
+             cost_microusd = cost_microusd + excluded.cost_microusd, priced = priced + excluded.priced",
         )?
         .execute(params![
             now,
@@ -339,7 +346,9 @@ fn count(transaction: &Transaction<'_>, model: &str, usage: TokenUsage, now: i64
             signed(usage.input),
             signed(usage.output),
             signed(usage.cache_read),
-            signed(usage.cache_write)
+            signed(usage.cache_write),
+            signed(usage.cost_microusd.unwrap_or(0)),
+            i64::from(usage.cost_microusd.is_some())
         ])?;
     Ok(())
 }

@@ -54,6 +54,9 @@ CREATE TABLE usage (
     output INTEGER NOT NULL,
     cache_read INTEGER NOT NULL,
     cache_write INTEGER NOT NULL,
+    -- Millionths of a US dollar as vendors reported them, and in how many requests they did.
+    cost_microusd INTEGER NOT NULL,
+    priced INTEGER NOT NULL,
     PRIMARY KEY (day, model)
 ) STRICT;
 ";

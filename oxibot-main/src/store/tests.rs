@@ -20,7 +20,7 @@ fn replied(tokens: u64) -> Entry {
         model: "m".to_owned(),
         parts: vec![Part::Text { text: "hello".to_owned() }],
         stop: StopReason::EndTurn,
-        usage: TokenUsage { input: tokens, output: 1, cache_read: 0, cache_write: 0 },
+        usage: TokenUsage { input: tokens, output: 1, ..TokenUsage::default() },
         estimate: 3,
     }
 }

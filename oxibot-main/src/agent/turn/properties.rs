@@ -50,7 +50,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ];
     let reply =
         (proptest::collection::vec(any_part(), 0..5), stop, 0u64..90).prop_map(|(parts, stop, input)| {
-            let usage = TokenUsage { input, output: 0, cache_read: 0, cache_write: 0 };
+            let usage = TokenUsage { input, output: 0, ..TokenUsage::default() };
             Event::ModelReplied(ModelReply { parts, stop, usage }, 0)
         });
     let outcome =

@@ -24,7 +24,7 @@ fn user(text: &str) -> Message {
 }
 
 fn usage(input: u64) -> TokenUsage {
-    TokenUsage { input, output: 0, cache_read: 0, cache_write: 0 }
+    TokenUsage { input, output: 0, ..TokenUsage::default() }
 }
 
 fn says(text: &str, stop: StopReason) -> Event {
