@@ -111,6 +111,8 @@ pub enum FaultClass {
     Configuration,
     /// It took too long: exit 4.
     TimedOut,
+    /// The request is longer than the model allows; a shorter one may do. Exit 1.
+    TooLong,
     /// Anything else: exit 1.
     Failed,
 }

@@ -11,6 +11,7 @@ pub mod history;
 pub mod image;
 pub mod prompt;
 pub mod runner;
+pub mod thinking;
 pub mod transcript;
 pub mod turn;
 pub mod untrusted;

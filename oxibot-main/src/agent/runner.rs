@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::hands::{BoxFuture, CallEnding, CallProgress, Hands, Mind, MindFault};
+use super::hands::{BoxFuture, CallEnding, CallProgress, FaultClass, Hands, Mind, MindFault};
 use super::history::{self, Past, Window};
 use super::prompt::{self, Surroundings};
 use super::transcript::Transcript;
@@ -28,6 +28,8 @@ const CALLS_AT_ONCE: usize = 8;
 const SUMMARY_TOKENS: u32 = 1_500;
 /// Rounds of summarising before one request: a summary that does not shrink must not loop.
 const COMPACTIONS: usize = 2;
+/// Percent of the window's room to try, one after the other, when the model says that a request is too long.
+const SHARES: &[u64] = &[100, 60, 30];
 
 /// Who watches a turn: a terminal, a channel, a test. Called from the turn's task; must not block for long.
 pub trait Audience: Send + Sync {
@@ -421,7 +423,35 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     async fn ask(&self, past: &mut Past, current: &[Message]) -> Result<(ModelReply, u64), AskFault> {
-        let window = self.window();
+        let mut shares = SHARES.iter().copied().peekable();
+        while let Some(share) = shares.next() {
+            match self.ask_within(past, current, share).await {
+                Err(AskFault::Mind(fault))
+                    if fault.class == FaultClass::TooLong && shares.peek().is_some() =>
+                {
+                    let text = "the model cannot take this much of the conversation; trying with less of it";
+                    self.audience.restarted();
+                    self.audience.show(&Show::Note(text.to_owned()));
+                }
+                result => return result,
+            }
+        }
+        Err(AskFault::Mind(MindFault {
+            kind: "context_too_long".to_owned(),
+            message: "cannot send the conversation: it is longer than the model allows".to_owned(),
+            remedy: "start a new session".to_owned(),
+            class: FaultClass::TooLong,
+        }))
+    }
+
+    /// Asks with at most `share` percent of the room: the configured window may be larger than the model's.
+    async fn ask_within(
+        &self,
+        past: &mut Past,
+        current: &[Message],
+        share: u64,
+    ) -> Result<(ModelReply, u64), AskFault> {
+        let window = self.window(share);
         for _ in 0..COMPACTIONS {
             let Some(through) = window.compaction(past, current) else { break };
             match self.summarise(&window, past, through).await {
@@ -475,7 +505,7 @@ impl Asking<'_> {
                 kind: "empty_summary".to_owned(),
                 message: "the model returned no summary".to_owned(),
                 remedy: String::new(),
-                class: super::hands::FaultClass::Failed,
+                class: FaultClass::Failed,
             }));
         }
         let entry = Entry::Summarised {
@@ -493,7 +523,7 @@ impl Asking<'_> {
         Ok(summary)
     }
 
-    fn window(&self) -> Window<'_> {
+    fn window(&self, share: u64) -> Window<'_> {
         let tools = self
             .agent
             .tools
@@ -505,6 +535,7 @@ impl Asking<'_> {
         // A window smaller than twice the reply would leave nothing to say: a quarter of it is always ours.
         let room =
             self.terms.window.saturating_sub(u64::from(self.terms.max_tokens)).max(self.terms.window / 4);
+        let room = room.saturating_mul(share) / 100;
         Window { system: &self.system, tools, room, scale: self.scale, boundary: &self.boundary }
     }
 

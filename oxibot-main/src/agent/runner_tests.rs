@@ -357,3 +357,37 @@ async fn failed_summary_leaves_old_turns_out_and_the_turn_goes_on() {
     }
     assert!(bench.heard().iter().any(|line| line.contains("are left out of this request")));
 }
+
+#[tokio::test]
+async fn request_that_is_too_long_for_the_model_is_made_shorter() {
+    let fault = MindFault {
+        kind: "context_too_long".to_owned(),
+        message: "m".to_owned(),
+        remedy: "r".to_owned(),
+        class: FaultClass::TooLong,
+    };
+    let mut bench = Bench::new(
+        FakeHands::default(),
+        [
+            Line::Say("1"),
+            Line::Say("2"),
+            Line::Say("3"),
+            Line::Fail(fault),
+            Line::Say("SUMMARY"),
+            Line::Say("4"),
+        ],
+    );
+    let mut terms = terms();
+    // The configured window is larger than the model's: only the provider's error tells.
+    terms.window = 5_000;
+    let session = bench.agent.session("terminal:t").await.unwrap();
+    let mut endings = Vec::new();
+    for _ in 0..4 {
+        let message = Message::text(Role::User, "q".repeat(5_000));
+        let finished =
+            bench.agent.turn(&session, &terms, message, &bench.heard, &mut bench.inbox).await.unwrap();
+        endings.push((finished.ending, finished.reply));
+    }
+    assert_eq!(endings[3], (Ending::Answered, "4".to_owned()));
+    assert!(transcript(&bench.last_request(), "-").contains("SUMMARY"));
+}
