@@ -5,6 +5,14 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod broker;
+pub mod cli;
+pub mod commands;
+pub mod confine;
+pub mod exit;
+pub mod launch;
 pub mod model;
 pub mod provider;
+pub mod render;
+pub mod repl;
 pub mod store;

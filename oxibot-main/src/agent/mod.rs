@@ -4,6 +4,7 @@
 //! journal, [`prompt`] and [`untrusted`] put words before the model, [`hands`] names what the loop needs of the world.
 //! It starts no program, opens no file of a workspace, and judges no call: that is the toolhost's.
 
+pub mod acting;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod hands;
