@@ -22,6 +22,7 @@ pub fn run() -> ExitCode {
                 arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
             wall::attack::attack_role(&rest)
         }
+        Some("files") => crate::files::role(),
         // The payload of a zygote's first call: that it could be started is all that is asked.
         Some("probe") => ExitCode::SUCCESS,
         Some(_) | None => ExitCode::from(USAGE),

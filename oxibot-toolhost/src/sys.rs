@@ -121,6 +121,16 @@ pub fn close_on_exec_from(first: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// A close-on-exec copy of a descriptor with a number of at least 10, out of the way of fixed numbers.
+///
+/// # Errors
+/// EMFILE.
+pub fn out_of_the_way(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    // SAFETY: duplicates a descriptor that is borrowed, hence open; nothing is closed.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) };
+    adopt(Errno::result(copy)?)
+}
+
 /// Makes descriptor 3 a copy of `from` that survives exec. For the last lines before an exec: whatever was at 3 is closed.
 ///
 /// # Errors
@@ -141,16 +151,6 @@ pub fn place_at_three(from: BorrowedFd<'_>) -> nix::Result<()> {
 pub fn close_in_child(fd: BorrowedFd<'_>) {
     // SAFETY: the caller is a forked child that never drops or uses the owner again.
     let _ = unsafe { libc::close(fd.as_raw_fd()) };
-}
-
-/// Closes every descriptor from 3 on. Only for the first lines of a role, before anything was opened.
-///
-/// # Errors
-/// ENOSYS before Linux 5.9.
-pub fn close_inherited() -> nix::Result<()> {
-    // SAFETY: called first in a role, when this program owns no descriptor above 2: what is closed was inherited.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
-    Errno::result(result).map(drop)
 }
 
 /// Makes a detached copy of the mount at `from` with everything mounted below it.
@@ -545,5 +545,29 @@ pub fn exit_now(status: i32) -> ! {
 }
 
 // --- files
+
+/// Takes over a descriptor this process was started with. `None` when it is not open.
+///
+/// Call it once for each number, before anything else could own it: nothing here can tell whether it was taken before.
+#[must_use]
+pub fn take_inherited(number: i32) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD takes no argument and changes nothing; any number is allowed.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 {
+        return None;
+    }
+    // SAFETY: it is open, as was just found, and by the contract above nobody else owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor from `first` on. For the start of a process, before it owns any of them.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn close_from(first: u32) -> nix::Result<()> {
+    // SAFETY: the call takes three integers; by contract no `OwnedFd` of this process names a descriptor in the range.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    Errno::result(result).map(drop)
+}
 
 // --- supervise
