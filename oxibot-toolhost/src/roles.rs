@@ -20,6 +20,11 @@ pub fn run() -> ExitCode {
         Some("files") => files::role(),
         Some("nursery") => wall::nursery_role(),
         Some("zygote") => wall::zygote_role(),
+        Some("attack") => {
+            let rest: Vec<String> =
+                arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+            wall::attack::attack_role(&rest)
+        }
         // The payload of a zygote's first call: that it could be started is all that is asked.
         Some("probe") => ExitCode::SUCCESS,
         Some(_) | None => ExitCode::from(USAGE),

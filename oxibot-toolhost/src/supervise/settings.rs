@@ -155,7 +155,7 @@ struct ToolsSection {
 
 impl Default for ToolsSection {
     fn default() -> Self {
-        let Tools { restrict_to_workspace, exec, disabled } = Tools::default();
+        let Tools { restrict_to_workspace, exec, disabled, web: _ } = Tools::default();
         Self { restrict_to_workspace, exec, disabled, _web: None, _mcp_servers: None }
     }
 }
@@ -196,7 +196,7 @@ fn extract(
     }
     let ToolsSection { restrict_to_workspace, exec, disabled, .. } = whole.tools;
     let settings = ToolhostSettings {
-        tools: Tools { restrict_to_workspace, exec, disabled },
+        tools: Tools { restrict_to_workspace, exec, disabled, ..Tools::default() },
         sandbox: whole.sandbox,
         limits: whole.limits,
         workspaces: whole.agents.defaults.workspace.into_iter().collect(),

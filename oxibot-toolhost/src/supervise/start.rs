@@ -125,7 +125,7 @@ pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<(),
 /// Main's socket, with nothing left but it and standard error.
 fn take_descriptors() -> Result<OwnedFd, StartError> {
     let what = "clean up the descriptors";
-    sys::close_inherited().map_err(prepare(what))?;
+    sys::close_from(3).map_err(prepare(what))?;
     let main = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned().map_err(prepare(what))?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(prepare(what))?;
     nix::unistd::dup2_stdin(&null).map_err(prepare(what))?;
