@@ -1,4 +1,13 @@
 //! Level `full`: what a call sees, may write, is limited to and leaves behind. Each test runs as root and as a user.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    reason = "a panic is how a test fails"
+)]
 
 mod wall_support;
 

@@ -1,5 +1,14 @@
 //! Levels `kernel`, `reduced` and `off`, and sabotage: with a mechanism taken away the level obtained is lower or there
 //! is none; it is never `full`. Each test takes the mechanism away from its own thread only, so they run side by side.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    reason = "a panic is how a test fails"
+)]
 
 mod wall_support;
 

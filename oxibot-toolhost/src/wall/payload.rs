@@ -42,16 +42,8 @@ pub(super) struct Parts {
 /// Becomes the program, or says why not and ends.
 pub(super) fn run(ground: &Ground, parts: Parts) -> ! {
     let mut status = parts.status;
-    let told = match become_program(
-        ground,
-        &parts.job,
-        parts.rules,
-        parts.workspace.as_fd(),
-        &parts.stdio,
-        &mut status,
-    ) {
-        Err(told) => told,
-    };
+    let Err(told) =
+        become_program(ground, &parts.job, parts.rules, parts.workspace.as_fd(), &parts.stdio, &mut status);
     if let Ok(bytes) = frame(&told) {
         // Should even this fail, init sees the pipe end without `Verified` and reports that.
         let _ = status.write_all(&bytes);

@@ -268,11 +268,10 @@ impl Zygote {
             }
             let Some(pid) = status.pid() else { return };
             self.workers.retain(|worker| *worker != pid);
-            if let Some(place) = self.inits.iter().position(|(init, _)| *init == pid) {
-                if let (_, Some(private)) = self.inits.swap_remove(place) {
-                    // What is still written there by an orphan goes with the sweep that follows.
-                    let _ = std::fs::remove_dir_all(private);
-                }
+            let Some(place) = self.inits.iter().position(|(init, _)| *init == pid) else { continue };
+            if let (_, Some(private)) = self.inits.swap_remove(place) {
+                // What is still written there by an orphan goes with the sweep that follows.
+                let _ = std::fs::remove_dir_all(private);
             }
         }
     }
