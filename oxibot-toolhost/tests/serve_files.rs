@@ -1,4 +1,11 @@
 //! File tools, transfers and `sandbox run` through the real supervisor and files worker.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a panic is how a test fails"
+)]
 
 mod common;
 

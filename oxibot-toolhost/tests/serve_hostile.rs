@@ -1,4 +1,11 @@
 //! A peer that breaks the protocol loses the connection, crashes nobody and costs bounded memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a panic is how a test fails"
+)]
 
 mod common;
 
@@ -234,4 +241,72 @@ fn wrong_arguments_are_a_usage_error() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--policy"));
+}
+
+/// Processes below the supervisor whose second argument is `role`.
+fn in_role(host: &Host, role: &str) -> Vec<String> {
+    let mut all = vec![host.child.id().to_string()];
+    let mut index = 0;
+    while let Some(parent) = all.get(index).cloned() {
+        index += 1;
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+            let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
+            if rest.split(' ').nth(1) == Some(parent.as_str()) {
+                all.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+    }
+    all.retain(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1) == Some(role.as_bytes())
+    });
+    all
+}
+
+fn kill(pids: &[String]) {
+    assert!(!pids.is_empty());
+    assert!(std::process::Command::new("kill").arg("-9").args(pids).status().unwrap().success());
+}
+
+#[test]
+fn zygote_that_dies_fails_its_calls_and_is_replaced() {
+    let mut host = host();
+    host.start("bash", &json!({"command": "setsid sleep 7341.25 & sleep 7341.25"}));
+    assert!(matches!(host.next(), ToMain::Started(_)));
+    let start = Instant::now();
+    while common::processes_with("sleep 7341.25") < 2 {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Its inits are forks of it and have its command line: the first is the zygote itself.
+    kill(&in_role(&host, "zygote")[..1]);
+    assert!(matches!(host.result().outcome, Outcome::Internal { .. }));
+    assert_eq!(common::processes_with("sleep 7341.25"), 0);
+    assert_completed(&host.bash("true"));
+}
+
+#[test]
+fn supervisor_without_its_nursery_ends_and_says_why() {
+    let mut host = host();
+    kill(&in_role(&host, "nursery"));
+    assert_eq!(host.child.wait().unwrap().code(), Some(70));
+}
+
+#[test]
+fn several_supervisors_share_a_home_and_one_stop_file() {
+    let mut first = host();
+    let home = first.home();
+    let mut others: Vec<Host> =
+        (0..7).map(|_| Start::plain().with("--home").with(home.to_str().unwrap()).greeted().0).collect();
+    assert_eq!(std::fs::read_dir(home.join("run")).unwrap().count(), 8);
+    for other in &mut others {
+        assert_completed(&other.bash("true"));
+    }
+    first.send(&ToToolhost::Stop(StopScope::All));
+    assert!(matches!(first.next(), ToMain::Stopped(_)));
+    for other in &mut others {
+        assert!(matches!(other.bash("true").outcome, Outcome::Denied(_)));
+    }
+    assert_eq!(std::fs::read_dir(home.join("audit")).unwrap().count(), 8);
 }

@@ -1,5 +1,12 @@
 //! Drives the real supervisor over a socket pair, as main would. Each test starts its own in a directory of its own.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a panic is how a test fails"
+)]
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
