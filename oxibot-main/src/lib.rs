@@ -10,6 +10,7 @@ pub mod broker;
 pub mod cli;
 pub mod commands;
 pub mod confine;
+pub mod demo;
 pub mod exit;
 pub mod launch;
 pub mod model;
