@@ -1,5 +1,5 @@
-//! stub
-/// stub
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
-}
+//! What each command does. Parsing the command line is not here.
+
+pub mod config;
+pub mod onboard;
+pub mod status;
