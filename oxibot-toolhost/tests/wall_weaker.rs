@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use oxibot_proto::message::{Level, ProtectionState};
 use oxibot_toolhost::wall::{Nursery, ZygoteEvent};
-use oxibot_toolhost::wire::{FromInit, Obtained, ToZygote, Wanted, WallFault};
+use oxibot_toolhost::wire::{FromInit, Obtained, ToZygote, WallFault, Wanted};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -159,7 +159,9 @@ fn obtain() -> Result<Obtained, WallFault> {
 
 fn bit(argument: u8, bits: libc::c_int) -> Option<SeccompCondition> {
     let bits = u64::from(bits.cast_unsigned());
-    Some(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), bits).unwrap())
+    Some(
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), bits).unwrap(),
+    )
 }
 
 #[test]
@@ -186,7 +188,11 @@ fn user_namespaces_refused_is_kernel() {
 
 #[test]
 fn unshare_and_mount_refused_as_by_docker_is_kernel() {
-    take_away(&[libc::SYS_unshare, libc::SYS_mount, libc::SYS_setns, libc::SYS_pivot_root], None, libc::EPERM);
+    take_away(
+        &[libc::SYS_unshare, libc::SYS_mount, libc::SYS_setns, libc::SYS_pivot_root],
+        None,
+        libc::EPERM,
+    );
     take_away(&[libc::SYS_clone], bit(0, libc::CLONE_NEWUSER), libc::EPERM);
     take_away(&[libc::SYS_clone3], None, libc::ENOSYS);
     is_kernel(obtain(), "namespace");
@@ -249,7 +255,8 @@ fn file_system_without_id_mapping_is_kernel_with_the_remedy() {
 
 #[test]
 fn no_landlock_is_no_wall() {
-    let calls = [libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule, libc::SYS_landlock_restrict_self];
+    let calls =
+        [libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule, libc::SYS_landlock_restrict_self];
     take_away(&calls, None, libc::ENOSYS);
     assert!(obtain().unwrap_err().to_string().contains("Landlock"));
 }
