@@ -228,6 +228,23 @@ impl Database {
         Ok(())
     }
 
+    /// Removes the conversations whose time is over, and says which. Those a person ended are kept.
+    pub fn purge(&mut self, expiry: Expiry, now: i64) -> Result<Vec<Session>, StoreError> {
+        let over = self.sessions(expiry, now)?.into_iter().filter(|session| {
+            session.ended_why.as_deref().is_some_and(|why| why == "idle" || why == "absolute")
+        });
+        let mut removed = Vec::new();
+        for session in over {
+            match self.delete(&session) {
+                Ok(()) => removed.push(session),
+                // A turn that began before the time was over; the next purge finds it.
+                Err(StoreError::Busy { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+
     /// Usage of the last `days` days, today included, newest first.
     pub fn usage(&self, days: u32, now: i64) -> Result<Vec<UsageRow>, StoreError> {
         let mut statement = self.connection.prepare_cached(
