@@ -89,7 +89,8 @@ impl Database {
         // FULL: an entry is on disk before what it announces happens, also when the power fails.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-             PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;",
+             PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
+             PRAGMA cache_size = -512;",
         )?;
         if let Some(copy) = schema::prepare(&mut connection, &file, schema::STEPS)? {
             tracing::info!(copy = %copy.display(), "conversations migrated, the old version is kept");
