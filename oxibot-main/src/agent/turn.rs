@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::hands::{CallEnding, MindFault};
 use super::transcript::{Transcript, calls_of, not_run, unknown_outcome};
 use super::untrusted::Boundary;
-use crate::model::{Message, ModelReply, Part, StopReason, TokenUsage, ToolAnswer, ToolCall};
+use crate::model::{ModelReply, Part, StopReason, TokenUsage, ToolAnswer, ToolCall};
 use crate::store::{Ending, Entry};
 pub use vocabulary::{Budget, CallKey, CallRecord, Effect, Event, Finished, Setting, Show};
 
