@@ -7,6 +7,7 @@
 pub mod broker;
 pub mod cli;
 pub mod commands;
+pub mod config;
 pub mod confine;
 pub mod exit;
 pub mod launch;
