@@ -12,4 +12,5 @@ pub mod confine;
 pub mod exit;
 pub mod launch;
 pub mod model;
+pub mod provider;
 pub mod render;
