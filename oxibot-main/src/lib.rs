@@ -4,6 +4,7 @@
 //! about what a tool may do. All of that is asked of the toolhost over one socket.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod broker;
 pub mod cli;
 pub mod commands;
@@ -14,3 +15,5 @@ pub mod launch;
 pub mod model;
 pub mod provider;
 pub mod render;
+pub mod repl;
+pub mod store;
