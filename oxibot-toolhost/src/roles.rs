@@ -1,9 +1,25 @@
-//! Which process this is: `serve`, `nursery`, `zygote`, `files`, `settings`, `attack`.
+//! Which process this is: `serve`, `nursery`, `zygote`, `files`, `settings`, `attack`, `probe`.
+//!
+//! Each role is one call into the module that owns it. Only `serve` and `settings` are started by people or by main.
 
 use std::process::ExitCode;
+
+use crate::{files, wall};
+
+/// Status for a role that does not exist: wrong usage.
+const USAGE: u8 = 2;
 
 /// Runs the role named by the first argument.
 #[must_use]
 pub fn run() -> ExitCode {
-    ExitCode::from(2)
+    let mut arguments = std::env::args_os().skip(1);
+    let role = arguments.next().unwrap_or_default();
+    match role.to_str() {
+        Some("files") => files::role(),
+        Some("nursery") => wall::nursery_role(),
+        Some("zygote") => wall::zygote_role(),
+        // The payload of a zygote's first call: that it could be started is all that is asked.
+        Some("probe") => ExitCode::SUCCESS,
+        Some(_) | None => ExitCode::from(USAGE),
+    }
 }

@@ -141,41 +141,135 @@ pub struct FilesRequest {
 /// One file operation.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum FilesWork {
-    /// `read_file`: lines from `offset` (1-based), at most `limit`.
-    Read { path: String, offset: u64, limit: Option<u64>, numbers: bool },
-    /// `write_file`.
-    Write { path: String, content: String },
-    /// `edit_file`.
-    Edit { path: String, old_text: String, new_text: String, replace_all: bool },
-    /// `list_dir`.
-    List { path: String, depth: u32 },
-    /// `grep`.
-    Grep { pattern: String, path: String, glob: Option<String> },
-    /// `find_files`.
-    Find { pattern: String, path: String, glob: Option<String> },
+    /// `read_file`. Answered by `Text`.
+    Read {
+        /// As the model wrote it.
+        path: String,
+        /// First line, from 1.
+        offset: u64,
+        /// Most lines.
+        limit: Option<u64>,
+        /// Put line numbers in front.
+        numbers: bool,
+    },
+    /// `write_file`. Answered by `Text`.
+    Write {
+        /// As the model wrote it.
+        path: String,
+        /// The whole new content.
+        content: String,
+    },
+    /// `edit_file`. Answered by `Text`.
+    Edit {
+        /// As the model wrote it.
+        path: String,
+        /// What is there.
+        old_text: String,
+        /// What is to be there.
+        new_text: String,
+        /// Every occurrence instead of the only one.
+        replace_all: bool,
+    },
+    /// `list_dir`. Answered by `Text`.
+    List {
+        /// As the model wrote it.
+        path: String,
+        /// Levels to show, from 1.
+        depth: u32,
+        /// First entry to show, from 1.
+        offset: u64,
+    },
+    /// `grep`. Answered by `Text`.
+    Grep {
+        /// Regular expression.
+        pattern: String,
+        /// File or directory, as the model wrote it.
+        path: String,
+        /// Only files that match.
+        glob: Option<String>,
+        /// First matching line to show, from 1.
+        offset: u64,
+    },
+    /// `find_files`. Answered by `Text`.
+    Find {
+        /// Glob or part of a path.
+        pattern: String,
+        /// Directory, as the model wrote it.
+        path: String,
+        /// Only files that match.
+        glob: Option<String>,
+        /// First match to show, from 1.
+        offset: u64,
+    },
     /// Open `.oxibot-output/<name>.txt` for a call's whole output, after removing what exceeds the kept total.
-    SpillOpen { name: String },
-    /// Append to the file opened last under that name.
-    SpillWrite { name: String, data: Vec<u8> },
-    /// Close it.
-    SpillClose { name: String },
-    /// Begin a transfer into the workspace: a temporary file beside `path`.
-    PutOpen { path: String, size: u64 },
-    /// Next bytes of the transfer `number` began.
-    PutWrite { transfer: u64, data: Vec<u8> },
-    /// Whole: rename into place.
-    PutClose { transfer: u64 },
-    /// Given up: remove the temporary file.
-    PutAbort { transfer: u64 },
-    /// Size of a regular file, for a transfer out.
-    GetOpen { path: String, max_size: u64 },
-    /// Bytes at an offset of the file `GetOpen` opened as `transfer`.
-    GetRead { transfer: u64, offset: u64, length: u32 },
-    /// Close it.
-    GetClose { transfer: u64 },
-    /// Compare guarded git configuration with what was recorded before the call, put dangerous keys back.
+    /// Answered by `Done`.
+    SpillOpen {
+        /// ASCII letters, digits, `-` and `_`; at most 64.
+        name: String,
+    },
+    /// Append to the file opened last under that name. Answered by `Done`, also when the cap of one file is reached
+    /// and the rest is dropped.
+    SpillWrite {
+        /// As in `SpillOpen`.
+        name: String,
+        /// Next bytes.
+        data: Vec<u8>,
+    },
+    /// Close it. Answered by `Done`.
+    SpillClose {
+        /// As in `SpillOpen`.
+        name: String,
+    },
+    /// Begin a transfer into the workspace: a temporary file beside `path`. Answered by `Done`; the number of this
+    /// request names the transfer from now on.
+    PutOpen {
+        /// As main sent it.
+        path: String,
+        /// Exact size in bytes.
+        size: u64,
+    },
+    /// Next bytes of the transfer `number` began. Answered by `Done`.
+    PutWrite {
+        /// Number of the `PutOpen`.
+        transfer: u64,
+        /// Next bytes.
+        data: Vec<u8>,
+    },
+    /// Whole: rename into place. Answered by `Done`.
+    PutClose {
+        /// Number of the `PutOpen`.
+        transfer: u64,
+    },
+    /// Given up: remove the temporary file. Answered by `Done`.
+    PutAbort {
+        /// Number of the `PutOpen`.
+        transfer: u64,
+    },
+    /// Open a regular file for a transfer out. Answered by `Size`; the number of this request names the transfer.
+    GetOpen {
+        /// As main sent it.
+        path: String,
+        /// Refuse larger files.
+        max_size: u64,
+    },
+    /// Bytes at an offset of the file `GetOpen` opened as `transfer`. Answered by `Bytes`; none mean the end.
+    GetRead {
+        /// Number of the `GetOpen`.
+        transfer: u64,
+        /// Position of the first byte.
+        offset: u64,
+        /// At most `MAX_CHUNK`.
+        length: u32,
+    },
+    /// Close it. Answered by `Done`.
+    GetClose {
+        /// Number of the `GetOpen`.
+        transfer: u64,
+    },
+    /// Record the dangerous keys of the git configuration before a call. Calls may overlap: each checkpoint wants one
+    /// `GitRestore`, and the first recording of an overlapping group counts. Answered by `Done`.
     GitCheckpoint,
-    /// See `GitCheckpoint`; answers what was put back.
+    /// Compare with what was recorded and put dangerous keys back. Answered by `Notes`, empty when nothing changed.
     GitRestore,
 }
 
@@ -191,8 +285,14 @@ pub struct FilesAnswer {
 /// What came of a file operation.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum FilesResult {
-    /// Text for the model, at most `MAX_OUTPUT` bytes of UTF-8, already cut with its `next offset` line.
-    Text { text: String, total_bytes: u64 },
+    /// Text for the model.
+    Text {
+        /// At most `MAX_OUTPUT` bytes of UTF-8, already cut with its `next offset` line.
+        text: String,
+        /// Length of `text` when nothing was left out. Otherwise more: the size of the file for `Read`, what is
+        /// known of the whole listing for the others.
+        total_bytes: u64,
+    },
     /// Done, nothing to say.
     Done,
     /// Raw bytes of a transfer.

@@ -1,2 +1,3 @@
 //! Fakes and fixtures for the end-to-end tests. What can run for real runs for real; a fake stands in only for a
 //! vendor's cloud.
+pub mod model_server;

@@ -114,3 +114,86 @@ pub(crate) fn count(value: Option<&Value>) -> Option<u64> {
         (number.is_finite() && (0.0..1e15).contains(&number)).then_some(number.round() as u64)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// JSON made of the words both formats use, in shapes they do not.
+    fn hostile() -> impl Strategy<Value = Value> {
+        let word = prop::sample::select(vec![
+            "type",
+            "index",
+            "delta",
+            "choices",
+            "error",
+            "code",
+            "usage",
+            "content",
+            "text",
+            "tool_calls",
+            "function",
+            "name",
+            "arguments",
+            "id",
+            "content_block",
+            "content_block_start",
+            "content_block_delta",
+            "message_delta",
+            "stop_reason",
+            "tool_use",
+            "thinking",
+            "reasoning_details",
+            "finish_reason",
+            "base_resp",
+            "status_code",
+            "message_stop",
+            "extra_content",
+            "input",
+            "cost",
+            "partial_json",
+            "",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            word.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((word.clone(), inner), 0..5).prop_map(|pairs| {
+                    Value::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_events_never_panic(events in prop::collection::vec(hostile(), 1..6), whole in hostile()) {
+            let decoders = || [
+                Decoder::OpenAi(OpenAiDecoder::new("p")),
+                Decoder::Anthropic(AnthropicDecoder::new("p")),
+            ];
+            for mut decoder in decoders() {
+                for event in &events {
+                    for body in [event.clone(), json!({"choices": [{"delta": event}]}), json!({"type": "content_block_start", "index": 0, "content_block": event})] {
+                        let event = SseEvent { name: String::new(), data: body.to_string().into_bytes() };
+                        drop(decoder.event(&event, &mut |_| {}));
+                    }
+                }
+                drop(decoder.finish());
+            }
+            for mut decoder in decoders() {
+                drop(decoder.whole(whole.clone(), &mut |_| {}));
+                drop(decoder.finish());
+            }
+        }
+    }
+}

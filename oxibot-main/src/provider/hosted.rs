@@ -74,6 +74,12 @@ impl Hosted {
         &self.name
     }
 
+    /// Where conversations go, for `status`; it holds no key.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.endpoint.chat_url().to_string()
+    }
+
     pub(super) fn preset(&self) -> &'static Preset {
         self.preset
     }

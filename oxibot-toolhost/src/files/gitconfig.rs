@@ -1,0 +1,466 @@
+//! Reads a git configuration file the way git does (config.c), to find the keys that make git run a program.
+//!
+//! Pure and bounded. It is stricter than git: what it cannot read is an error, and the caller treats an error as a
+//! change. Values are compared as they are written, not as they are meant.
+
+/// Largest configuration file that is read. Larger ones are not configuration.
+pub(super) const MAX_FILE: usize = 1024 * 1024;
+/// Most entries.
+const MAX_ENTRIES: usize = 20_000;
+
+/// One `key = value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Lower case.
+    pub section: String,
+    /// As it was meant, quotes removed.
+    pub subsection: Option<Vec<u8>>,
+    /// Lower case.
+    pub key: String,
+    /// As it was written; `None` for a key alone, which means true.
+    pub value: Option<Vec<u8>>,
+    /// Where it is in the file, without its line feed.
+    span: (usize, usize),
+}
+
+impl Entry {
+    /// What it says, wherever it stands.
+    fn meaning(&self) -> (&str, Option<&[u8]>, &str, Option<&[u8]>) {
+        (&self.section, self.subsection.as_deref(), &self.key, self.value.as_deref())
+    }
+
+    /// `section.subsection.key`, safe to show.
+    pub(super) fn name(&self) -> String {
+        match &self.subsection {
+            Some(subsection) => {
+                let shown = super::text::name(subsection);
+                format!("{}.{}.{}", self.section, super::text::cut(&shown, 60), self.key)
+            }
+            None => format!("{}.{}", self.section, self.key),
+        }
+    }
+}
+
+/// Keys whose value git runs or reads as more configuration. An empty key or section means any; the subsection is not
+/// compared. `Bang` means only a value with `!` in it, which is how git marks a shell command.
+const DANGEROUS: &[(&str, &str, When)] = &[
+    ("core", "hookspath", When::Always),
+    ("core", "fsmonitor", When::Always),
+    ("core", "sshcommand", When::Always),
+    ("core", "gitproxy", When::Always),
+    ("core", "editor", When::Always),
+    ("core", "pager", When::Always),
+    ("core", "askpass", When::Always),
+    ("core", "alternaterefscommand", When::Always),
+    // Another tree's attributes choose filters and drivers.
+    ("core", "attributesfile", When::Always),
+    ("core", "worktree", When::Always),
+    // A second file with configuration.
+    ("extensions", "worktreeconfig", When::Always),
+    ("include", "", When::Always),
+    ("includeif", "", When::Always),
+    ("alias", "", When::Bang),
+    ("filter", "", When::Always),
+    ("diff", "external", When::Always),
+    ("diff", "command", When::Always),
+    ("diff", "textconv", When::Always),
+    ("merge", "driver", When::Always),
+    ("difftool", "", When::Always),
+    ("mergetool", "", When::Always),
+    ("guitool", "", When::Always),
+    ("interactive", "difffilter", When::Always),
+    ("pager", "", When::Always),
+    ("sequence", "editor", When::Always),
+    ("gpg", "program", When::Always),
+    ("gpg", "defaultkeycommand", When::Always),
+    ("credential", "helper", When::Always),
+    ("protocol", "allow", When::Always),
+    ("remote", "uploadpack", When::Always),
+    ("remote", "receivepack", When::Always),
+    ("remote", "vcs", When::Always),
+    ("uploadpack", "packobjectshook", When::Always),
+    ("submodule", "update", When::Bang),
+    ("tar", "command", When::Always),
+    ("trailer", "command", When::Always),
+    ("trailer", "cmd", When::Always),
+    ("sendemail", "", When::Always),
+    ("imap", "tunnel", When::Always),
+    ("instaweb", "", When::Always),
+    ("browser", "", When::Always),
+    ("man", "", When::Always),
+    ("web", "browser", When::Always),
+    ("hook", "", When::Always),
+    ("init", "templatedir", When::Always),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    Bang,
+}
+
+/// Whether git may run what this entry says.
+fn is_dangerous(entry: &Entry) -> bool {
+    DANGEROUS.iter().any(|(section, key, when)| {
+        *section == entry.section
+            && (key.is_empty() || *key == entry.key)
+            && match when {
+                When::Always => true,
+                When::Bang => entry.value.as_ref().is_some_and(|value| value.contains(&b'!')),
+            }
+    })
+}
+
+/// The dangerous entries of a file, in order.
+pub(super) fn dangerous(bytes: &[u8]) -> Result<Vec<Entry>, Unreadable> {
+    Ok(parse(bytes)?.into_iter().filter(is_dangerous).collect())
+}
+
+/// Whether two lists say the same.
+pub(super) fn same(before: &[Entry], after: &[Entry]) -> bool {
+    before.iter().map(Entry::meaning).eq(after.iter().map(Entry::meaning))
+}
+
+/// The entries of either list that the other does not have: what was added, removed or altered. When only their
+/// order differs, all of them.
+pub(super) fn changed<'a>(before: &'a [Entry], after: &'a [Entry]) -> Vec<&'a Entry> {
+    let lacks = |list: &[Entry], entry: &Entry| !list.iter().any(|other| other.meaning() == entry.meaning());
+    let mut found: Vec<&Entry> = after.iter().filter(|entry| lacks(before, entry)).collect();
+    found.extend(before.iter().filter(|entry| lacks(after, entry)));
+    if found.is_empty() { after.iter().collect() } else { found }
+}
+
+/// `now` without its dangerous entries `after`, and with `before` at its end.
+pub(super) fn put_back(now: &[u8], after: &[Entry], before: &[Entry]) -> Vec<u8> {
+    let mut file = Vec::with_capacity(now.len());
+    let mut kept = 0_usize;
+    for entry in after {
+        let (start, end) = entry.span;
+        file.extend_from_slice(now.get(kept..start).unwrap_or_default());
+        kept = end;
+    }
+    file.extend_from_slice(now.get(kept..).unwrap_or_default());
+    if !file.is_empty() && !file.ends_with(b"\n") {
+        file.push(b'\n');
+    }
+    for entry in before {
+        file.push(b'[');
+        file.extend_from_slice(entry.section.as_bytes());
+        if let Some(subsection) = &entry.subsection {
+            file.extend_from_slice(b" \"");
+            for byte in subsection {
+                if matches!(byte, b'"' | b'\\') {
+                    file.push(b'\\');
+                }
+                file.push(*byte);
+            }
+            file.push(b'"');
+        }
+        file.extend_from_slice(b"]\n\t");
+        file.extend_from_slice(entry.key.as_bytes());
+        if let Some(value) = &entry.value {
+            file.extend_from_slice(b" =");
+            file.extend_from_slice(value);
+        }
+        file.push(b'\n');
+    }
+    file
+}
+
+/// The file is not one that git would read, or too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read git configuration: not understood near byte {at}")]
+pub(super) struct Unreadable {
+    /// Where reading stopped.
+    pub at: usize,
+}
+
+/// Every entry of a file.
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Entry>, Unreadable> {
+    if bytes.len() > MAX_FILE || bytes.contains(&0) {
+        return Err(Unreadable { at: 0 });
+    }
+    let start = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let mut reader = Reader { bytes, at: start };
+    let mut section = String::new();
+    let mut subsection = None;
+    let mut entries = Vec::new();
+    while let Some(byte) = reader.peek() {
+        match byte {
+            b'#' | b';' => reader.skip_line(),
+            b'[' => (section, subsection) = reader.header()?,
+            _ if is_space(byte) => reader.at = reader.at.saturating_add(1),
+            _ if byte.is_ascii_alphabetic() => {
+                let start = reader.at;
+                let (key, value) = reader.entry()?;
+                let span = (start, reader.at);
+                if entries.len() >= MAX_ENTRIES {
+                    return Err(reader.unreadable());
+                }
+                let (section, subsection) = (section.clone(), subsection.clone());
+                entries.push(Entry { section, subsection, key, value, span });
+            }
+            _ => return Err(reader.unreadable()),
+        }
+    }
+    Ok(entries)
+}
+
+fn is_space(byte: u8) -> bool {
+    // As git's isspace: no vertical tab, no form feed.
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// The next byte; CRLF is one line feed.
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at = self.at.saturating_add(1);
+        if byte == b'\r' && self.peek() == Some(b'\n') {
+            self.at = self.at.saturating_add(1);
+            return Some(b'\n');
+        }
+        Some(byte)
+    }
+
+    fn unreadable(&self) -> Unreadable {
+        Unreadable { at: self.at }
+    }
+
+    fn skip_line(&mut self) {
+        while !matches!(self.next(), Some(b'\n') | None) {}
+    }
+
+    /// `[section]`, `[section.subsection]` or `[section "subsection"]`.
+    fn header(&mut self) -> Result<(String, Option<Vec<u8>>), Unreadable> {
+        self.next();
+        let mut name = String::new();
+        loop {
+            match self.next() {
+                Some(b']') => break,
+                Some(byte) if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' => {
+                    name.push(char::from(byte.to_ascii_lowercase()));
+                }
+                Some(byte) if byte != b'\n' && is_space(byte) => {
+                    let subsection = self.quoted_subsection()?;
+                    // `[a.b "c"]` has the subsection `b.c`; as git, which looks at the first dot of the whole name.
+                    return Ok(match name.split_once('.') {
+                        Some((section, rest)) => {
+                            let mut whole = format!("{rest}.").into_bytes();
+                            whole.extend_from_slice(&subsection);
+                            (section.to_owned(), Some(whole))
+                        }
+                        None => (name, Some(subsection)),
+                    });
+                }
+                Some(_) | None => return Err(self.unreadable()),
+            }
+        }
+        Ok(match name.split_once('.') {
+            Some((section, rest)) => (section.to_owned(), Some(rest.as_bytes().to_vec())),
+            None => (name, None),
+        })
+    }
+
+    fn quoted_subsection(&mut self) -> Result<Vec<u8>, Unreadable> {
+        loop {
+            match self.next() {
+                Some(b'"') => break,
+                Some(byte) if byte != b'\n' && is_space(byte) => {}
+                Some(_) | None => return Err(self.unreadable()),
+            }
+        }
+        let mut name = Vec::new();
+        loop {
+            match self.next() {
+                Some(b'"') => break,
+                Some(b'\\') => match self.next() {
+                    Some(b'\n') | None => return Err(self.unreadable()),
+                    Some(byte) => name.push(byte),
+                },
+                Some(b'\n') | None => return Err(self.unreadable()),
+                Some(byte) => name.push(byte),
+            }
+        }
+        if self.next() == Some(b']') { Ok(name) } else { Err(self.unreadable()) }
+    }
+
+    /// `key`, or `key = value` with its continuation lines; stops before the line feed that ends it.
+    fn entry(&mut self) -> Result<(String, Option<Vec<u8>>), Unreadable> {
+        let mut key = String::new();
+        while let Some(byte) = self.peek().filter(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') {
+            key.push(char::from(byte.to_ascii_lowercase()));
+            self.at = self.at.saturating_add(1);
+        }
+        while matches!(self.peek(), Some(b' ' | b'\t')) {
+            self.at = self.at.saturating_add(1);
+        }
+        match self.peek() {
+            None | Some(b'\n') => return Ok((key, None)),
+            Some(b'\r') if self.bytes.get(self.at.saturating_add(1)) == Some(&b'\n') => {
+                return Ok((key, None));
+            }
+            Some(b'=') => self.at = self.at.saturating_add(1),
+            Some(_) => return Err(self.unreadable()),
+        }
+        let start = self.at;
+        let (mut quoted, mut comment) = (false, false);
+        loop {
+            let before = self.at;
+            match self.next() {
+                None if quoted => return Err(self.unreadable()),
+                None => break,
+                Some(b'\n') if quoted => return Err(self.unreadable()),
+                Some(b'\n') => {
+                    self.at = before;
+                    break;
+                }
+                Some(_) if comment => {}
+                Some(b'#' | b';') if !quoted => comment = true,
+                Some(b'"') => quoted = !quoted,
+                Some(b'\\') => match self.next() {
+                    Some(b'\n' | b't' | b'b' | b'n' | b'\\' | b'"') | None => {}
+                    Some(_) => return Err(self.unreadable()),
+                },
+                Some(_) => {}
+            }
+        }
+        Ok((key, Some(self.bytes.get(start..self.at).unwrap_or_default().to_vec())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(file: &str) -> Vec<String> {
+        dangerous(file.as_bytes()).unwrap().iter().map(Entry::name).collect()
+    }
+
+    #[test]
+    fn dangerous_keys_are_found_however_they_are_written() {
+        for (file, expected) in [
+            ("[core]\n\tfsmonitor = ./x\n", "core.fsmonitor"),
+            ("[CORE] FsMonitor=./x", "core.fsmonitor"),
+            ("[core]\r\n\thooksPath = x\r\n", "core.hookspath"),
+            ("\u{feff}[core]sshCommand = x", "core.sshcommand"),
+            ("[filter \"a b\"]\nclean = x", "filter.a b.clean"),
+            ("[filter.a]\nclean = x", "filter.a.clean"),
+            ("[filter \"q\\\"]\\\\\"]\nclean = x", "filter.q\"]\\.clean"),
+            ("[alias]\nx = !sh", "alias.x"),
+            ("[alias]\nx = \\\n  \"!sh\"", "alias.x"),
+            ("[user] name = a\\\n[core]\\\n b\n[core] pager = x", "core.pager"),
+            ("[user] name = a # comment \\\n[core] pager = x", "core.pager"),
+            ("[includeIf \"gitdir:~/\"] path = x", "includeif.gitdir:~/.path"),
+            ("[credential \"https://x\"]\nhelper = !x", "credential.https://x.helper"),
+            ("[core]\nfsmonitor", "core.fsmonitor"),
+            ("[diff \"img\"]\ntextconv = x", "diff.img.textconv"),
+        ] {
+            assert_eq!(names(file), [expected], "{file:?}");
+        }
+    }
+
+    #[test]
+    fn harmless_keys_are_not() {
+        let file = "[core]\n\tbare = false\n[alias]\n\tst = status\n[user]\n\tname = \"# [core] fsmonitor = x\"\n\
+            # [core] pager = x\n; fsmonitor = y\n[remote \"origin\"]\n\turl = git@host:x\n\tfetch = +refs/*\n";
+        assert_eq!(names(file), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_git_would_not_read_is_an_error() {
+        for file in [
+            "[core",
+            "[core]\n= x",
+            "[co re]\nx",
+            "[a \"b\nc\"]",
+            "[a]\nk = \"open",
+            "[a]\nk v",
+            "k = \\q",
+            "[a]\n\0",
+        ] {
+            assert!(parse(file.as_bytes()).is_err(), "{file:?}");
+        }
+        assert!(parse(&vec![b'\n'; MAX_FILE + 1]).is_err());
+        assert!(parse("[a]\n".repeat(10).as_bytes()).is_ok());
+        assert!(parse(format!("[a]\n{}", "k\n".repeat(MAX_ENTRIES + 1)).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn only_dangerous_keys_are_put_back() {
+        let before = "[core]\n\tbare = false\n\tpager = less\n[filter \"l\"]\n\tclean = git lfs\n";
+        let after =
+            "[core]\n\tbare = true\n\tpager = evil\n\tfsmonitor = evil\n[user] name = me\n[alias] a = !e";
+        let wanted = dangerous(before.as_bytes()).unwrap();
+        let found = dangerous(after.as_bytes()).unwrap();
+        assert!(!same(&wanted, &found));
+        let file = put_back(after.as_bytes(), &found, &wanted);
+        assert!(same(&wanted, &dangerous(&file).unwrap()), "{}", String::from_utf8_lossy(&file));
+        let text = String::from_utf8(file).unwrap();
+        assert!(
+            text.contains("bare = true")
+                && text.contains("name = me")
+                && !text.contains('e'.to_string().repeat(9).as_str())
+        );
+        assert!(!text.contains("evil") && !text.contains("!e"), "{text}");
+        let names: Vec<String> = changed(&wanted, &found).into_iter().map(Entry::name).collect();
+        assert_eq!(names, ["core.pager", "core.fsmonitor", "alias.a", "core.pager", "filter.l.clean"]);
+    }
+
+    #[test]
+    fn order_counts_because_the_last_one_wins() {
+        let before = dangerous(b"[core]\npager = a\npager = b\n").unwrap();
+        let after = dangerous(b"[core]\npager = b\npager = a\n").unwrap();
+        assert!(!same(&before, &after) && !changed(&before, &after).is_empty());
+    }
+
+    fn any_config() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just("[core]"),
+            Just("[filter \"x\"]"),
+            Just("[a.b]"),
+            Just("fsmonitor"),
+            Just("pager = "),
+            Just("clean=x"),
+            Just("\n"),
+            Just("\r\n"),
+            Just("\\\n"),
+            Just("\""),
+            Just("\\"),
+            Just("#"),
+            Just(" "),
+            Just("="),
+            Just("!"),
+        ];
+        proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat().into_bytes())
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn what_is_put_back_reads_as_it_was(before in any_config(), after in any_config()) {
+            if let (Ok(wanted), Ok(found)) = (dangerous(&before), dangerous(&after)) {
+                let file = put_back(&after, &found, &wanted);
+                let read = dangerous(&file);
+                prop_assert!(read.as_ref().is_ok_and(|read| same(&wanted, read)), "{:?} {:?}", read, String::from_utf8_lossy(&file));
+                let again = put_back(&file, &read.unwrap_or_default(), &wanted);
+                prop_assert!(dangerous(&again).is_ok_and(|read| same(&wanted, &read)));
+            }
+        }
+    }
+}
