@@ -1,6 +1,6 @@
-//! Entry point of `oxibot`: parses arguments and calls one function.
+//! Entry point of `oxibot`: calls one function.
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+    oxibot_main::commands::run()
 }

@@ -171,6 +171,9 @@ pub struct TokenUsage {
     pub cache_read: u64,
     /// Of the input, written to the vendor's cache.
     pub cache_write: u64,
+    /// Millionths of a US dollar, only when the vendor itself reports a price. Nothing is ever estimated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_microusd: Option<u64>,
 }
 
 /// What streams in before a reply is whole.

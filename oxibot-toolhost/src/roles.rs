@@ -1,12 +1,32 @@
-//! Which process this is: `serve`, `nursery`, `zygote`, `files`, `settings`, `attack`.
+//! Which process this is: `serve`, `nursery`, `zygote`, `files`, `settings`, `attack`, `probe`.
+//!
+//! Each role is one call into the module that owns it. Only `serve` and `settings` are started by people or by main.
 
 use std::process::ExitCode;
+
+use crate::{files, supervise, wall};
+
+/// Status for a role that does not exist: wrong usage.
+const USAGE: u8 = 2;
 
 /// Runs the role named by the first argument.
 #[must_use]
 pub fn run() -> ExitCode {
-    match std::env::args_os().nth(1) {
-        Some(role) if role == "files" => crate::files::role(),
-        Some(_) | None => ExitCode::from(2),
+    let mut arguments = std::env::args_os().skip(1);
+    let role = arguments.next().unwrap_or_default();
+    match role.to_str() {
+        Some("serve") => supervise::serve_role(arguments),
+        Some("settings") => supervise::settings_role(arguments),
+        Some("files") => files::role(),
+        Some("nursery") => wall::nursery_role(),
+        Some("zygote") => wall::zygote_role(),
+        Some("attack") => {
+            let rest: Vec<String> =
+                arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+            wall::attack::attack_role(&rest)
+        }
+        // The payload of a zygote's first call: that it could be started is all that is asked.
+        Some("probe") => ExitCode::SUCCESS,
+        Some(_) | None => ExitCode::from(USAGE),
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::message::Level;
 
 /// Everything the toolhost reads.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ToolhostSettings {
@@ -24,17 +24,6 @@ pub struct ToolhostSettings {
     pub workspaces: Vec<String>,
 }
 
-impl Default for ToolhostSettings {
-    fn default() -> Self {
-        Self {
-            tools: Tools::default(),
-            sandbox: Sandbox::default(),
-            limits: Limits::default(),
-            workspaces: Vec::new(),
-        }
-    }
-}
-
 /// Section `tools`, the part the toolhost reads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -44,15 +33,58 @@ pub struct Tools {
     pub restrict_to_workspace: bool,
     /// The `bash` tool (also `exec`, its older name).
     #[serde(alias = "bash")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-alias" = "bash")))]
     pub exec: Exec,
     /// Tools that are not offered, by canonical name.
     pub disabled: Vec<String>,
+    /// The web tools.
+    pub web: Web,
 }
 
 impl Default for Tools {
     fn default() -> Self {
-        Self { restrict_to_workspace: true, exec: Exec::default(), disabled: Vec::new() }
+        Self { restrict_to_workspace: true, exec: Exec::default(), disabled: Vec::new(), web: Web::default() }
     }
+}
+
+/// Section `tools.web`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Web {
+    /// The `web_search` tool.
+    pub search: WebSearch,
+}
+
+/// Section `tools.web.search` without `apiKey`: whoever reads the file takes the key out first, because no process
+/// that reads this type may know it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WebSearch {
+    /// The search service.
+    pub provider: SearchProvider,
+    /// Results of one search unless it asks for another number, 1 to 20.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 20)))]
+    pub max_results: u32,
+    /// Address of the service, where it is not the provider's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+}
+
+impl Default for WebSearch {
+    fn default() -> Self {
+        Self { provider: SearchProvider::Brave, max_results: 5, base_url: None }
+    }
+}
+
+/// Search services `web_search` speaks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum SearchProvider {
+    /// Brave Search API.
+    Brave,
 }
 
 /// Section `tools.exec`.
@@ -142,16 +174,22 @@ pub struct Limits {
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 600)))]
     pub max_timeout_seconds: u32,
     /// CPU time of one process, in seconds.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 86400)))]
     pub cpu_seconds: u32,
     /// Memory in MiB: of the whole call where it has a cgroup, address space of one process elsewhere.
+    #[cfg_attr(feature = "schema", schemars(range(min = 16)))]
     pub memory_mb: u32,
     /// Processes and threads of a call.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub processes: u32,
     /// Largest file a call may write, in MiB.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub file_size_mb: u32,
     /// Open files of one process.
+    #[cfg_attr(feature = "schema", schemars(range(min = 16)))]
     pub open_files: u32,
     /// Size of the private `/tmp`, in MiB.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub tmp_mb: u32,
 }
 
@@ -172,6 +210,82 @@ impl Default for Limits {
     }
 }
 
+/// One value that has the right type and no sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsFault {
+    /// The key, for example `tools.exec.timeout`.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub what: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl ToolhostSettings {
+    /// Everything that has the right type and no sense: ranges, contradictions, paths that are not absolute. Both
+    /// processes ask, because neither trusts the other's reading; empty means usable.
+    #[must_use]
+    pub fn faults(&self) -> Vec<SettingsFault> {
+        faults(&self.tools, &self.sandbox, &self.limits)
+    }
+}
+
+/// As [`ToolhostSettings::faults`], of the sections as they lie in the whole configuration.
+#[must_use]
+pub fn faults(tools: &Tools, sandbox: &Sandbox, limits: &Limits) -> Vec<SettingsFault> {
+    let mut found = Vec::new();
+    let mut fault =
+        |key, what: String, hint: &str| found.push(SettingsFault { key, what, hint: hint.into() });
+    let mut range = |key, value: u32, least: u32, most: u32| {
+        if value < least || value > most {
+            let what = format!("{value} is out of range");
+            fault(key, what, &format!("give a whole number from {least} to {most}"));
+        }
+    };
+    range("tools.exec.timeout", tools.exec.timeout, 1, MAX_TIMEOUT_SECONDS);
+    range("tools.web.search.maxResults", tools.web.search.max_results, 1, 20);
+    range("limits.maxTimeoutSeconds", limits.max_timeout_seconds, 1, MAX_TIMEOUT_SECONDS);
+    range("limits.cpuSeconds", limits.cpu_seconds, 1, 86_400);
+    range("limits.memoryMb", limits.memory_mb, 16, u32::MAX);
+    range("limits.processes", limits.processes, 1, u32::MAX);
+    range("limits.fileSizeMb", limits.file_size_mb, 1, u32::MAX);
+    range("limits.openFiles", limits.open_files, 16, u32::MAX);
+    range("limits.tmpMb", limits.tmp_mb, 1, u32::MAX);
+    if tools.exec.timeout > limits.max_timeout_seconds && limits.max_timeout_seconds > 0 {
+        fault(
+            "tools.exec.timeout",
+            format!(
+                "{} contradicts limits.maxTimeoutSeconds, which is {}",
+                tools.exec.timeout, limits.max_timeout_seconds
+            ),
+            "lower the one or raise the other",
+        );
+    }
+    if sandbox.require == Level::Off {
+        let hint = "give reduced, kernel or full; to run once without it: oxibot --no-sandbox";
+        fault("sandbox.require", "the wall cannot be switched off in a file".into(), hint);
+    }
+    for (key, paths) in [("sandbox.read", &sandbox.read), ("sandbox.write", &sandbox.write)] {
+        for path in paths.iter().filter(|path| !path.starts_with('/') && !path.starts_with("~/")) {
+            fault(key, format!("`{path}` is not an absolute path"), "begin it with / or ~/");
+        }
+    }
+    for name in sandbox.env.keys().filter(|name| name.is_empty() || name.contains(['=', '\0'])) {
+        let what = format!("`{}` is no name of a variable", name.escape_debug());
+        fault("sandbox.env", what, "use letters, digits and _");
+    }
+    for name in
+        sandbox.protect.iter().filter(|name| name.starts_with('/') || name.split('/').any(|p| p == ".."))
+    {
+        fault(
+            "sandbox.protect",
+            format!("`{name}` leaves the workspace"),
+            "name it relative to the workspace",
+        );
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,5 +299,46 @@ mod tests {
     fn workspace_is_the_limit_unless_said_otherwise() {
         assert!(ToolhostSettings::default().tools.restrict_to_workspace);
         assert_eq!(ToolhostSettings::default().sandbox.require, Level::Kernel);
+    }
+
+    #[test]
+    fn defaults_have_no_fault() {
+        assert_eq!(ToolhostSettings::default().faults(), []);
+    }
+
+    #[test]
+    fn every_senseless_value_is_named_with_its_key() {
+        let cases = [
+            (r#"{"tools":{"exec":{"timeout":0}}}"#, "tools.exec.timeout"),
+            (r#"{"tools":{"exec":{"timeout":601}}}"#, "tools.exec.timeout"),
+            (r#"{"tools":{"web":{"search":{"maxResults":21}}}}"#, "tools.web.search.maxResults"),
+            (r#"{"limits":{"maxTimeoutSeconds":30}}"#, "tools.exec.timeout"),
+            (r#"{"limits":{"maxTimeoutSeconds":0}}"#, "limits.maxTimeoutSeconds"),
+            (r#"{"limits":{"cpuSeconds":0}}"#, "limits.cpuSeconds"),
+            (r#"{"limits":{"memoryMb":1}}"#, "limits.memoryMb"),
+            (r#"{"limits":{"processes":0}}"#, "limits.processes"),
+            (r#"{"limits":{"fileSizeMb":0}}"#, "limits.fileSizeMb"),
+            (r#"{"limits":{"openFiles":3}}"#, "limits.openFiles"),
+            (r#"{"limits":{"tmpMb":0}}"#, "limits.tmpMb"),
+            (r#"{"sandbox":{"require":"off"}}"#, "sandbox.require"),
+            (r#"{"sandbox":{"read":["data"]}}"#, "sandbox.read"),
+            (r#"{"sandbox":{"write":["../x"]}}"#, "sandbox.write"),
+            (r#"{"sandbox":{"env":{"A=B":"x"}}}"#, "sandbox.env"),
+            (r#"{"sandbox":{"protect":["../x"]}}"#, "sandbox.protect"),
+        ];
+        for (text, key) in cases {
+            let settings: ToolhostSettings = serde_json::from_str(text).unwrap();
+            assert!(
+                settings.faults().iter().any(|fault| fault.key == key),
+                "{text}: {:?}",
+                settings.faults()
+            );
+        }
+    }
+
+    #[test]
+    fn the_search_key_is_no_setting_of_the_toolhost() {
+        let text = r#"{"tools":{"web":{"search":{"apiKey":"sk"}}}}"#;
+        assert!(serde_json::from_str::<ToolhostSettings>(text).is_err());
     }
 }

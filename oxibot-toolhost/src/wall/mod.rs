@@ -1,1 +1,37 @@
-//! Placeholder until its owner lands it.
+//! The wall: what a tool call can do, enforced by the kernel.
+//!
+//! Four processes, each with less than the one before: the **nursery** (may still mount; started before the supervisor
+//! shuts itself in), one **zygote** a workspace profile (builds the view once), one ready-made **init** a call (its own
+//! PID, mount, network and IPC namespace, used once), and the **payload** (confined, verified, then the program).
+//! The supervisor holds a [`Nursery`], asks it for [`Zygote`]s, and sends each [`crate::wire::Job`] straight to a
+//! [`ReadyInit`]: the zygote never reads anything a model wrote.
+//!
+//! Reading order: [`payload`] is the security argument of one call from top to bottom, `verify` proves it took,
+//! `init` prepares it, `zygote` and `view` build what it stands on, `nursery` and `handle` are the supervisor's side.
+//! Nothing here judges whether a call should run, reads configuration, or looks at what a program printed.
+
+pub mod attack;
+mod channel;
+mod fault;
+mod grants;
+mod handle;
+mod identity;
+mod init;
+mod limits;
+mod nursery;
+mod orders;
+mod payload;
+mod private;
+mod privileges;
+mod protections;
+mod ruleset;
+mod seccomp;
+mod verify;
+mod view;
+mod zygote;
+
+pub use crate::wire::WallFault;
+pub use handle::{FilesWorker, ReadyInit, RunningInit, Zygote, ZygoteEvent};
+pub use nursery::{Nursery, nursery_role};
+pub use orders::OURSELVES;
+pub use zygote::zygote_role;

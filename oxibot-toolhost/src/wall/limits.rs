@@ -1,0 +1,44 @@
+//! Limits of one call, as the kernel counts them for each process.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use oxibot_proto::settings::Limits;
+
+use super::fault::Step;
+use crate::wire::WallFault;
+
+const MIB: u64 = 1 << 20;
+/// Locked memory, in bytes: enough for a language runtime, too little to starve the machine.
+const LOCKED_MEMORY: u64 = 64 * MIB;
+/// Queued signals.
+const PENDING_SIGNALS: u64 = 4096;
+/// Seconds between SIGXCPU, which a program may handle, and SIGKILL.
+const CPU_GRACE: u64 = 2;
+
+/// Applies the limits to this process; they hold for all it starts, and cannot be raised again.
+pub(super) fn apply(limits: &Limits) -> Result<(), WallFault> {
+    let cpu = u64::from(limits.cpu_seconds);
+    // 1 and not 0: a core_pattern that pipes ignores 0 but gives up on 1, and no file is smaller than one byte.
+    lower(Resource::RLIMIT_CORE, 1, 1)?;
+    lower(Resource::RLIMIT_CPU, cpu, cpu.saturating_add(CPU_GRACE))?;
+    let bounds = [
+        // Address space, hence generous: V8, Go and the JVM reserve far more than they use.
+        (Resource::RLIMIT_AS, u64::from(limits.memory_mb).saturating_mul(MIB)),
+        // Counted for the user within its user namespace: all calls of one zygote together.
+        (Resource::RLIMIT_NPROC, u64::from(limits.processes)),
+        (Resource::RLIMIT_FSIZE, u64::from(limits.file_size_mb).saturating_mul(MIB)),
+        (Resource::RLIMIT_NOFILE, u64::from(limits.open_files)),
+        (Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY),
+        (Resource::RLIMIT_SIGPENDING, PENDING_SIGNALS),
+    ];
+    for (resource, bound) in bounds {
+        lower(resource, bound, bound)?;
+    }
+    Ok(())
+}
+
+/// Sets a limit, or leaves the inherited one where that is lower: raising needs a capability nobody has here.
+fn lower(resource: Resource, soft: u64, hard: u64) -> Result<(), WallFault> {
+    let (_, inherited) = getrlimit(resource).step("read a limit")?;
+    let hard = hard.min(inherited);
+    setrlimit(resource, soft.min(hard), hard).step_on("set the limit", format!("{resource:?}"))
+}

@@ -1,0 +1,51 @@
+//! What nursery, zygote, init and payload say to each other. Not seen by the supervisor's other modules.
+
+use bincode::{Decode, Encode};
+use oxibot_proto::message::Denial;
+
+use crate::wire::{Profile, WallFault};
+
+/// As the program of a [`crate::wire::Job`]: our own binary, by descriptor. Holds a NUL, which no path can.
+pub const OURSELVES: &[u8] = b"\0oxibot-toolhost";
+
+/// Which wall a zygote builds. It builds exactly this one or fails; choosing a weaker one is the asker's act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(super) enum Plan {
+    /// All namespaces, Landlock, seccomp.
+    Full,
+    /// Landlock and seccomp on the real file system.
+    Bare,
+    /// Nothing but limits.
+    Off,
+}
+
+/// To the nursery, which hands it on to the zygote it starts.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) struct Order {
+    pub(super) profile: Profile,
+    pub(super) plan: Plan,
+    /// Number of this zygote among those of the nursery; part of the user id calls run as.
+    pub(super) number: u32,
+    /// Why a stronger plan did not hold.
+    pub(super) lowered: Option<WallFault>,
+}
+
+/// Nursery to supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) enum FromNursery {
+    /// A zygote was started. Descriptors: its pidfd, its control socket.
+    Zygote,
+    /// It was not.
+    CouldNot(WallFault),
+}
+
+/// Payload to init, over a pipe that exec closes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) enum FromPayload {
+    /// Confined and verified; exec comes next. The end of the pipe then means that it succeeded.
+    Verified,
+    /// A step failed. `exec` as in [`crate::wire::FromInit::NotStarted`].
+    Fault { fault: WallFault, exec: bool },
+    /// The directory is outside the workspace.
+    BadDirectory(Denial),
+}

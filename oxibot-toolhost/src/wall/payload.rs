@@ -1,0 +1,229 @@
+//! The security argument of one call, top to bottom: what happens between fork and exec.
+//!
+//! The order matters and each line says why it is where it is. Any step that fails ends the payload before a byte of
+//! tool code ran, and init reports which. There is no way to reach `exec` around `verify`, except at level `off`.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::Mode;
+use oxibot_proto::codec::frame;
+use oxibot_proto::message::Denial;
+
+use super::fault::{Step, fault};
+use super::grants::{Use, path_of};
+use super::init::Ground;
+use super::orders::{FromPayload, OURSELVES, Plan};
+use super::ruleset::Rules;
+use super::{limits, privileges, seccomp, verify};
+use crate::sys;
+use crate::wire::{Job, WallFault};
+
+/// Status of a payload that never became its program; nobody sees it, because init reports the fault instead.
+const NOT_STARTED: i32 = 127;
+/// Retries of a path that changed during resolution. Prevents a rename storm from looping us for ever.
+const RACES: usize = 64;
+
+/// What a payload is given besides its [`Ground`].
+pub(super) struct Parts {
+    pub(super) job: Job,
+    pub(super) rules: Option<Rules>,
+    pub(super) workspace: OwnedFd,
+    pub(super) stdio: [OwnedFd; 3],
+    pub(super) status: std::io::PipeWriter,
+}
+
+/// Becomes the program, or says why not and ends.
+pub(super) fn run(ground: &Ground, parts: Parts) -> ! {
+    let mut status = parts.status;
+    let told = match become_program(
+        ground,
+        &parts.job,
+        parts.rules,
+        parts.workspace.as_fd(),
+        &parts.stdio,
+        &mut status,
+    ) {
+        Err(told) => told,
+    };
+    if let Ok(bytes) = frame(&told) {
+        // Should even this fail, init sees the pipe end without `Verified` and reports that.
+        let _ = status.write_all(&bytes);
+    }
+    sys::exit_now(NOT_STARTED)
+}
+
+impl From<WallFault> for FromPayload {
+    fn from(fault: WallFault) -> Self {
+        Self::Fault { fault, exec: false }
+    }
+}
+
+fn become_program(
+    ground: &Ground,
+    job: &Job,
+    rules: Option<Rules>,
+    workspace: BorrowedFd<'_>,
+    stdio: &[OwnedFd; 3],
+    status: &mut std::io::PipeWriter,
+) -> Result<Infallible, FromPayload> {
+    // Its own session: no controlling terminal to type into, no process group shared with us.
+    nix::unistd::setsid().step("start a session")?;
+    sys::default_signals().step("reset signals")?;
+    let [stdin, stdout, stderr] = stdio;
+    nix::unistd::dup2_stdin(stdin).step("connect stdin")?;
+    nix::unistd::dup2_stdout(stdout).step("connect stdout")?;
+    nix::unistd::dup2_stderr(stderr).step("connect stderr")?;
+    // Everything of ours is close-on-exec already; this holds even if one was forgotten (CVE-2024-21626).
+    sys::close_on_exec_from(3).step("close our descriptors")?;
+    limits::apply(&job.limits)?;
+    // After every mount, and by the workspace handle: a path given by a model is never looked up from "/".
+    enter_directory(workspace, path_of(&ground.profile.workspace), &job.directory)?;
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    match ground.plan {
+        Plan::Full | Plan::Bare => confine(ground, rules)?,
+        Plan::Off => {}
+    }
+    let verified = frame(&FromPayload::Verified).step("encode a status")?;
+    status.write_all(&verified).step("report to init")?;
+    Err(execute(ground, job))
+}
+
+/// From here on the process has less with each line, and nothing is given back.
+fn confine(ground: &Ground, rules: Option<Rules>) -> Result<(), WallFault> {
+    let rules = rules.ok_or_else(|| fault("confine a call", "no Landlock rules were made"))?;
+    let canary = ground.canary.as_ref().ok_or_else(|| fault("confine a call", "there is no canary"))?;
+    verify::control(canary)?;
+    let bounding = privileges::expected_bounding()?;
+    privileges::drop_all()?;
+    // Needed by the next two for processes without capabilities; makes setuid programs plain programs.
+    nix::sys::prctl::set_no_new_privs().step("set no_new_privs")?;
+    // After the last mount: Landlock forbids them all.
+    rules.enforce()?;
+    // Last, so that no step above needs an exception in it.
+    sys::install_filter(&seccomp::payload_filter(ground.plan)?).step("install the seccomp filter")?;
+    verify::verify(ground.plan, canary, &ground.host, bounding)
+}
+
+/// Where a job starts, relative to the workspace. An absolute path below the workspace and `~` mean what they say.
+fn relative(workspace: &Path, directory: &Path) -> PathBuf {
+    let relative =
+        directory.strip_prefix(workspace).or_else(|_| directory.strip_prefix("~")).unwrap_or(directory);
+    if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative.to_owned() }
+}
+
+fn enter_directory(handle: BorrowedFd<'_>, workspace: &Path, directory: &[u8]) -> Result<(), FromPayload> {
+    let path = relative(workspace, path_of(directory));
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let mut opened = Err(Errno::EAGAIN);
+    for _ in 0..RACES {
+        opened = openat2(handle, &path, how);
+        if !matches!(opened, Err(Errno::EAGAIN)) {
+            break;
+        }
+    }
+    match opened {
+        Ok(directory) => Ok(nix::unistd::fchdir(&directory).step("enter the directory")?),
+        Err(Errno::EXDEV | Errno::ELOOP) => Err(FromPayload::BadDirectory(Denial {
+            rule: "path.outside".into(),
+            reason: format!("{} leads out of the workspace", path_of(directory).display()),
+            hint: format!("use a directory below {}, or none", workspace.display()),
+        })),
+        // Not the wall's fault: the directory of the job does not exist, is a file, or is unreadable.
+        Err(errno) => Err(FromPayload::Fault {
+            fault: fault(format!("enter the directory {}", path_of(directory).display()), errno),
+            exec: true,
+        }),
+    }
+}
+
+/// Only returns what went wrong.
+fn execute(ground: &Ground, job: &Job) -> FromPayload {
+    let refused = |name: &[u8], cause: &dyn std::fmt::Display| FromPayload::Fault {
+        fault: fault(format!("execute {}", String::from_utf8_lossy(name)), cause),
+        exec: true,
+    };
+    let Some((program, arguments)) = job.argv.split_first() else {
+        return refused(b"", &"no program was named");
+    };
+    let ourselves = program == OURSELVES;
+    let name: &[u8] = if ourselves { b"oxibot-toolhost" } else { program };
+    let (argv, environment) = match (
+        strings([name].into_iter().chain(arguments.iter().map(Vec::as_slice))),
+        strings(job.environment.iter().map(Vec::as_slice)),
+    ) {
+        (Ok(argv), Ok(environment)) => (argv, environment),
+        (Err(error), _) | (_, Err(error)) => return refused(name, &error),
+    };
+    let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
+    let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();
+    if ourselves {
+        return refused(name, &sys::exec_descriptor(ground.program.as_fd(), &argv, &environment));
+    }
+    let mut answer = Errno::ENOENT;
+    for candidate in candidates(name, &job.environment) {
+        let Ok(path) = CString::new(candidate) else { continue };
+        match nix::unistd::execve(&path, &argv, &environment) {
+            // As execvp: a directory without it, or one we may not enter, is passed over; EACCES is remembered.
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(Errno::EACCES) => answer = Errno::EACCES,
+            Err(errno) => return refused(name, &errno),
+        }
+    }
+    refused(name, &answer)
+}
+
+fn strings<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<CString>, std::ffi::NulError> {
+    parts.map(CString::new).collect()
+}
+
+/// Paths to try for a program: itself if it has a slash, else along `PATH` of the job's environment.
+fn candidates(name: &[u8], environment: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    if name.contains(&b'/') {
+        return vec![name.to_vec()];
+    }
+    let path = environment.iter().find_map(|pair| pair.strip_prefix(b"PATH="));
+    path.unwrap_or(b"/usr/local/bin:/usr/bin:/bin")
+        .split(|byte| *byte == b':')
+        .filter(|directory| !directory.is_empty())
+        .map(|directory| [directory, b"/", name].concat())
+        .collect()
+}
+
+/// For attack jobs: our own binary may be executed by them, by descriptor.
+pub(super) fn allow_ourselves(rules: Rules, job: &Job, program: &File) -> Result<Rules, WallFault> {
+    if job.argv.first().is_some_and(|name| name == OURSELVES) {
+        return rules.allow(program.as_fd(), Use::Run);
+    }
+    Ok(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absolute_directory_below_the_workspace_is_relative_to_it() {
+        let workspace = Path::new("/srv/w");
+        for (given, expected) in
+            [("/srv/w/a", "a"), ("/srv/w", "."), ("", "."), ("~/a", "a"), ("/etc", "/etc"), ("../x", "../x")]
+        {
+            assert_eq!(relative(workspace, Path::new(given)), Path::new(expected), "{given}");
+        }
+    }
+
+    #[test]
+    fn program_is_searched_along_the_jobs_own_path() {
+        let environment = [b"PATH=/a::/b".to_vec()];
+        assert_eq!(candidates(b"ls", &environment), [b"/a/ls".to_vec(), b"/b/ls".to_vec()]);
+        assert_eq!(candidates(b"./ls", &environment), [b"./ls".to_vec()]);
+    }
+}

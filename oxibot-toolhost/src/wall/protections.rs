@@ -1,0 +1,135 @@
+//! What a zygote reports: each protection by its stable name, whether it holds, and what would give it.
+//!
+//! Written only after a real call was verified under the plan in question; nothing here is read from configuration.
+
+use oxibot_proto::message::{Level, Protection, ProtectionState};
+
+use super::identity::Identity;
+use super::orders::Plan;
+use super::ruleset::SCOPES_ABI;
+use crate::wire::{Obtained, WallFault};
+
+/// Given by namespaces: all or none of them.
+const NAMESPACES: [&str; 9] = [
+    "user-namespace",
+    "mount-namespace",
+    "pid-namespace",
+    "network-namespace",
+    "ipc-namespace",
+    "uts-namespace",
+    "cgroup-namespace",
+    "private-tmp",
+    "private-proc",
+];
+/// Given by every wall.
+const ALWAYS: [&str; 4] = ["landlock", "seccomp", "no-new-privs", "capabilities"];
+
+/// Describes the wall of a plan whose probe call was verified.
+pub(super) fn describe(plan: Plan, abi: u32, identity: &Identity, lowered: Option<&WallFault>) -> Obtained {
+    let mut list = Vec::new();
+    let mut put = |name: &str, state, detail: &str| {
+        list.push(Protection { name: name.into(), state, detail: detail.into() });
+    };
+    use ProtectionState::{Active, Degraded, Unavailable};
+    let why = match (plan, lowered) {
+        (Plan::Full, _) => String::new(),
+        (Plan::Bare, None) => "namespaces were not asked for".into(),
+        (Plan::Bare, Some(fault)) => format!("{fault}; {}", remedy(fault)),
+        (Plan::Off, _) => "switched off by --no-sandbox".into(),
+    };
+    let namespaces = if plan == Plan::Full { Active } else { Unavailable };
+    for name in NAMESPACES {
+        put(name, namespaces, &why);
+    }
+    let wall = if plan == Plan::Off { Unavailable } else { Active };
+    for name in ALWAYS {
+        put(name, wall, if plan == Plan::Off { &why } else { "" });
+    }
+    let scopes = format!("Landlock ABI {abi} has none; Linux 6.12 (ABI {SCOPES_ABI}) has");
+    match plan {
+        Plan::Full if abi < SCOPES_ABI => {
+            put(
+                "landlock-scopes",
+                Degraded,
+                &format!("{scopes}; the PID and network namespaces give the same"),
+            );
+        }
+        Plan::Bare if abi < SCOPES_ABI => put("landlock-scopes", Unavailable, &scopes),
+        Plan::Full | Plan::Bare => put("landlock-scopes", Active, ""),
+        Plan::Off => put("landlock-scopes", Unavailable, &why),
+    }
+    let uncounted =
+        "the kernel does not count processes of its uid 0; run as another user or with namespaces";
+    match plan {
+        Plan::Full => put("rlimits", Active, ""),
+        Plan::Bare | Plan::Off if identity.outside_uid == 0 => put("rlimits", Degraded, uncounted),
+        Plan::Bare | Plan::Off => put("rlimits", Active, ""),
+    }
+    match plan {
+        Plan::Full => put("idmapped-workspace", Active, if identity.mapped() { "" } else { "not needed" }),
+        Plan::Bare | Plan::Off if identity.outside_uid == 0 => put("idmapped-workspace", Unavailable, &why),
+        Plan::Bare | Plan::Off => put("idmapped-workspace", Active, "not needed"),
+    }
+    match plan {
+        Plan::Full => put("guarded-names", Active, ""),
+        Plan::Bare | Plan::Off => {
+            put(
+                "guarded-names",
+                Unavailable,
+                "needs a mount namespace; Landlock cannot leave out a part of the workspace",
+            );
+        }
+    }
+    put("call-cgroup", Unavailable, "limits are counted for each process, not for a call as a whole");
+    let level = match plan {
+        Plan::Full => Level::Full,
+        Plan::Bare if abi >= SCOPES_ABI => Level::Kernel,
+        Plan::Bare => Level::Reduced,
+        Plan::Off => Level::Off,
+    };
+    Obtained { level, landlock_abi: abi, protections: list }
+}
+
+/// The one thing to do about a fault of level `full`.
+fn remedy(fault: &WallFault) -> &'static str {
+    if fault.step.contains("id-map") {
+        "put the workspace on ext4, xfs, btrfs or another file system with id-mapped mounts, or run as its owner"
+    } else if fault.step.contains("namespace") || fault.step.contains("uid_map") {
+        "allow unprivileged user namespaces: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 where that \
+         exists, in Docker --security-opt seccomp=unconfined"
+    } else if fault.cause.contains("/proc") || fault.step.contains("/proc") {
+        "show an unmasked /proc: in Docker --security-opt systempaths=unconfined"
+    } else {
+        "run `oxibot doctor` where namespaces and mounts are allowed"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: Identity = Identity { uid: 7, gid: 7, outside_uid: 7, outside_gid: 7 };
+
+    #[test]
+    fn full_lists_nothing_but_the_cgroup_as_missing() {
+        let obtained = describe(Plan::Full, 7, &USER, None);
+        assert_eq!(obtained.level, Level::Full);
+        let missing: Vec<_> =
+            obtained.protections.iter().filter(|p| p.state != ProtectionState::Active).collect();
+        assert_eq!(missing.len(), 1, "{missing:?}");
+    }
+
+    #[test]
+    fn old_landlock_without_namespaces_is_reduced() {
+        assert_eq!(describe(Plan::Bare, 5, &USER, None).level, Level::Reduced);
+        assert_eq!(describe(Plan::Bare, 6, &USER, None).level, Level::Kernel);
+    }
+
+    #[test]
+    fn reason_of_the_lower_level_is_named_with_its_remedy() {
+        let fault = super::super::fault::fault("id-map /w", "EINVAL");
+        let obtained = describe(Plan::Bare, 7, &USER, Some(&fault));
+        let detail = &obtained.protections.iter().find(|p| p.name == "mount-namespace").unwrap().detail;
+        assert!(detail.contains("cannot id-map /w: EINVAL") && detail.contains("ext4"), "{detail}");
+    }
+}

@@ -1,0 +1,300 @@
+//! Which system calls no call may make.
+//!
+//! Deny-lists, compiled by seccompiler and prefixed by hand with what it cannot say: a foreign architecture ends the
+//! process, numbers newer than this list (x32's among them) answer ENOSYS, and so does `clone3`, whose flags lie in memory
+//! where no filter can look. The big filter is installed once by the zygote and inherited for free; the small one holds
+//! what an init still needs. A number absent from these tables is allowed: Landlock, namespaces and empty capability
+//! sets are behind them.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
+};
+
+use super::fault::{Step, fault};
+use super::orders::Plan;
+use crate::wire::WallFault;
+
+/// Newest system call this list was made for: `file_setattr` of Linux 6.17. Later ones answer ENOSYS, as on a kernel
+/// that does not have them, and programs fall back.
+const LAST_KNOWN: u32 = 469;
+
+/// Refused whatever their arguments, from the zygote on.
+const REFUSED: &[c_long] = &[
+    // Kernel code and kernel images.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_bpf,
+    // Rings do input and output that no filter sees.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // Keyrings belong to no namespace; CVE-2024-42318 undid Landlock through one.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // Looking into other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    libc::SYS_kcmp,
+    libc::SYS_perf_event_open,
+    // Stopping the kernel in the middle of a copy: the usual tool of exploits.
+    libc::SYS_userfaultfd,
+    // Files by handle instead of by path walk around every view.
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
+    // Namespaces and roots. Inits use clone and mount only, see `INIT_ONLY`.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_umount2,
+    // The machine.
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_syslog,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_vhangup,
+    libc::SYS_nfsservctl,
+    // Placement of memory of others, and memory the kernel cannot look into.
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    libc::SYS_memfd_secret,
+    // statmount, listmount, open_tree_attr: by number, libc does not have them everywhere.
+    457,
+    458,
+    467,
+];
+
+/// As [`REFUSED`], where the architecture has them.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[c_long] = &[
+    libc::SYS_kexec_file_load,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    // 16-bit segments: a playground of exploits, needed by Wine at most.
+    libc::SYS_modify_ldt,
+    libc::SYS_uselib,
+    libc::SYS_ustat,
+    libc::SYS_sysfs,
+    libc::SYS__sysctl,
+    libc::SYS_lookup_dcookie,
+];
+/// As [`REFUSED`], where the architecture has them.
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[c_long] = &[libc::SYS_kexec_file_load];
+
+/// What an init still needs and a payload must not have: mounting.
+const INIT_ONLY: &[c_long] =
+    &[libc::SYS_mount, libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_mount_setattr];
+
+/// `CLONE_NEW*` as `clone` takes them.
+const NAMESPACE_FLAGS: [libc::c_int; 7] = [
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+
+/// Socket families a call with a network namespace of its own may use. AF_VSOCK is not namespaced and reaches the
+/// hypervisor; AF_ALG, AF_PACKET and the rest are attack surface no tool needs.
+const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Transports on which Landlock's TCP rules do not look.
+const PROTOCOLS: [libc::c_int; 4] =
+    [libc::IPPROTO_MPTCP, libc::IPPROTO_SCTP, libc::IPPROTO_DCCP, libc::IPPROTO_UDPLITE];
+
+/// `PER_LINUX` and `ADDR_NO_RANDOMIZE`: what `setarch -R` and debuggers ask for; all ones asks which is set.
+const PERSONALITIES: [u32; 3] = [0, 0x0004_0000, 0xffff_ffff];
+
+/// The old way to a packet socket, deprecated in libc and still in the kernel.
+const SOCK_PACKET: libc::c_int = 10;
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn condition(argument: u8, operator: SeccompCmpOp, value: u32) -> Result<SeccompCondition, WallFault> {
+    // Always the low 32 bits: the kernel ignores the rest of these arguments (CVE-2019-10063).
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value))
+        .step("make a seccomp rule")
+}
+
+fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, WallFault> {
+    SeccompRule::new(conditions).step("make a seccomp rule")
+}
+
+fn equals(argument: u8, value: libc::c_int) -> Result<SeccompRule, WallFault> {
+    rule(vec![condition(argument, SeccompCmpOp::Eq, value.cast_unsigned())?])
+}
+
+fn has_bits(argument: u8, bits: u32) -> Result<SeccompRule, WallFault> {
+    rule(vec![condition(argument, SeccompCmpOp::MaskedEq(u64::from(bits)), bits)?])
+}
+
+fn none_of(argument: u8, values: &[u32]) -> Result<SeccompRule, WallFault> {
+    rule(
+        values
+            .iter()
+            .map(|value| condition(argument, SeccompCmpOp::Ne, *value))
+            .collect::<Result<Vec<_>, _>>()?,
+    )
+}
+
+/// Refused for particular arguments.
+fn by_argument(rules: &mut Rules) -> Result<(), WallFault> {
+    // Typing into a terminal one does not own.
+    let ioctls = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD];
+    let ioctls = ioctls.map(|request| request as u32);
+    rules.insert(
+        libc::SYS_ioctl,
+        ioctls
+            .iter()
+            .map(|request| rule(vec![condition(1, SeccompCmpOp::Eq, *request)?]))
+            .collect::<Result<_, _>>()?,
+    );
+    // A listener would answer for the system calls of others.
+    let listener = u32::try_from(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER).unwrap_or(8);
+    rules.insert(libc::SYS_seccomp, vec![has_bits(1, listener)?]);
+    rules.insert(libc::SYS_personality, vec![none_of(0, &PERSONALITIES)?]);
+    rules.insert(libc::SYS_prctl, vec![equals(0, libc::PR_SET_MM)?]);
+    // Device nodes; files, pipes and sockets stay possible.
+    for (call, argument) in MAKE_NODE {
+        let kinds = [libc::S_IFCHR, libc::S_IFBLK];
+        rules.insert(
+            *call,
+            kinds
+                .iter()
+                .map(|kind| {
+                    rule(vec![condition(*argument, SeccompCmpOp::MaskedEq(u64::from(libc::S_IFMT)), *kind)?])
+                })
+                .collect::<Result<_, _>>()?,
+        );
+    }
+    Ok(())
+}
+
+#[cfg(target_arch = "x86_64")]
+const MAKE_NODE: &[(c_long, u8)] = &[(libc::SYS_mknod, 1), (libc::SYS_mknodat, 2)];
+#[cfg(not(target_arch = "x86_64"))]
+const MAKE_NODE: &[(c_long, u8)] = &[(libc::SYS_mknodat, 2)];
+
+/// Sockets with a network namespace: local families only, nothing raw.
+fn namespaced_sockets(rules: &mut Rules) -> Result<(), WallFault> {
+    let families = FAMILIES.map(libc::c_int::cast_unsigned);
+    let mut sockets = vec![none_of(0, &families)?];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let family = family.cast_unsigned();
+        for kind in [libc::SOCK_RAW, SOCK_PACKET] {
+            sockets.push(rule(vec![
+                condition(0, SeccompCmpOp::Eq, family)?,
+                condition(1, SeccompCmpOp::MaskedEq(0xf), kind.cast_unsigned())?,
+            ])?);
+        }
+        for protocol in PROTOCOLS {
+            sockets.push(rule(vec![
+                condition(0, SeccompCmpOp::Eq, family)?,
+                condition(2, SeccompCmpOp::Eq, protocol.cast_unsigned())?,
+            ])?);
+        }
+    }
+    // NETLINK_ROUTE (0) lists interfaces; the other protocols configure or observe the kernel.
+    sockets.push(rule(vec![
+        condition(0, SeccompCmpOp::Eq, libc::AF_NETLINK.cast_unsigned())?,
+        condition(2, SeccompCmpOp::Ne, 0)?,
+    ])?);
+    rules.insert(libc::SYS_socket, sockets);
+    rules.insert(libc::SYS_socketpair, vec![none_of(0, &[libc::AF_UNIX.cast_unsigned()])?]);
+    Ok(())
+}
+
+/// The big filter, installed by the zygote and inherited by everything below it.
+pub(super) fn zygote_filter() -> Result<BpfProgram, WallFault> {
+    let mut rules: Rules = REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, vec![])).collect();
+    by_argument(&mut rules)?;
+    namespaced_sockets(&mut rules)?;
+    compile(rules)
+}
+
+/// The small filter, installed by each payload after its last mount.
+pub(super) fn payload_filter(plan: Plan) -> Result<BpfProgram, WallFault> {
+    let mut rules: Rules = INIT_ONLY.iter().map(|call| (*call, vec![])).collect();
+    rules.insert(
+        libc::SYS_clone,
+        NAMESPACE_FLAGS.iter().map(|flag| has_bits(0, flag.cast_unsigned())).collect::<Result<_, _>>()?,
+    );
+    match plan {
+        Plan::Full => {}
+        // Without a network namespace no socket at all: Landlock below ABI 9 stops neither UDP nor the connection to
+        // a path, and TCP Fast Open goes around its rule for connect.
+        Plan::Bare | Plan::Off => {
+            rules.insert(libc::SYS_socket, vec![]);
+        }
+    }
+    compile(rules)
+}
+
+fn compile(rules: Rules) -> Result<BpfProgram, WallFault> {
+    let step = "compile the seccomp filter";
+    let arch = TargetArch::try_from(std::env::consts::ARCH).step(step)?;
+    let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, arch).step(step)?;
+    let compiled: BpfProgram = filter.try_into().step(step)?;
+    if compiled.is_empty() {
+        return Err(fault(step, "it came out empty"));
+    }
+    let mut program = prefix();
+    program.extend(compiled);
+    Ok(program)
+}
+
+/// Architecture, unknown numbers, `clone3`: what comes before the rules. Jumps are relative, so the compiled part
+/// needs no change.
+fn prefix() -> BpfProgram {
+    const LOAD: u16 = 0x20;
+    const JUMP_EQUAL: u16 = 0x15;
+    const JUMP_GREATER: u16 = 0x25;
+    const RETURN: u16 = 0x06;
+    // struct seccomp_data: the number at offset 0, the architecture at 4.
+    const NUMBER: u32 = 0;
+    const ARCHITECTURE: u32 = 4;
+    #[cfg(target_arch = "x86_64")]
+    const NATIVE: u32 = 0xc000_003e;
+    #[cfg(target_arch = "aarch64")]
+    const NATIVE: u32 = 0xc000_00b7;
+    let not_here = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    vec![
+        step(LOAD, 0, 0, ARCHITECTURE),
+        step(JUMP_EQUAL, 1, 0, NATIVE),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+        step(LOAD, 0, 0, NUMBER),
+        step(JUMP_GREATER, 1, 0, LAST_KNOWN),
+        step(JUMP_EQUAL, 0, 1, u32::try_from(libc::SYS_clone3).unwrap_or(435)),
+        step(RETURN, 0, 0, not_here),
+    ]
+}

@@ -1,0 +1,422 @@
+//! One process a workspace profile: builds what all calls share, then makes inits and files workers on request.
+//!
+//! Single-threaded. It reads the supervisor's requests, which carry nothing a model wrote. It builds exactly the wall
+//! it was ordered to build, proves it by a call of its own, and otherwise says what failed and ends.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use caps::Capability;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use oxibot_proto::settings::Limits;
+
+use super::channel::{Channel, Received, pair};
+use super::fault::{Step, fault};
+use super::handle::ReadyInit;
+use super::identity::{self, Identity, effective};
+use super::init::{self, Ground, READY};
+use super::nursery::sanitise;
+use super::orders::{OURSELVES, Order, Plan};
+use super::{grants, privileges, protections, seccomp, verify, view};
+use crate::sys::{self, Cloned};
+use crate::wire::{FromInit, FromZygote, Job, Obtained, ToZygote, WallFault};
+
+/// Longest the probe call may take, in milliseconds.
+const PROBE_TIMEOUT_MS: u16 = 8_000;
+/// How often a zygote without namespaces looks for ended children, in milliseconds.
+const REAP_EVERY_MS: u16 = 1_000;
+/// Longest a sweep may take. A process stuck in the kernel is left to the next one.
+const SWEEP_TIME: Duration = Duration::from_secs(2);
+/// What each init of level `full` gets of its own.
+const CALL_NAMESPACES: libc::c_int =
+    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
+
+/// Starts another role of our binary in a forked child: socket as fd 0, nothing else but fd 1 and 2.
+pub(super) fn become_role(program: BorrowedFd<'_>, socket: BorrowedFd<'_>, role: &CStr) -> ! {
+    if sys::default_signals().is_ok() && nix::unistd::dup2_stdin(socket).is_ok() {
+        sys::exec_descriptor(program, &[c"oxibot-toolhost", role], &[]);
+    }
+    sys::exit_now(1)
+}
+
+/// Entry point of the role `zygote`: fd 0 is its control socket, on which its order comes first.
+#[must_use]
+pub fn zygote_role() -> ExitCode {
+    match live() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn live() -> Result<(), WallFault> {
+    let mut orders = Channel::<Order>::new(sanitise()?);
+    let order = match orders.wait(None)? {
+        Received::Message(order) => order,
+        Received::Nothing | Received::Closed => return Ok(()),
+    };
+    let socket = orders.socket().try_clone_to_owned().step("keep the control socket")?;
+    drop(orders);
+    let mut zygote = match Zygote::build(&order) {
+        Ok(zygote) => zygote,
+        Err(fault) => {
+            return super::channel::send_message(socket.as_fd(), &FromZygote::CouldNot(fault), &[]);
+        }
+    };
+    let channel = Channel::<ToZygote>::new(socket);
+    match zygote.probe(&channel) {
+        Ok(()) => {
+            let obtained = zygote.obtained(&order);
+            channel.send(&FromZygote::Ready(obtained), &[])?;
+        }
+        Err(fault) => return channel.send(&FromZygote::CouldNot(fault), &[]),
+    }
+    let served = zygote.serve(channel);
+    zygote.end();
+    served
+}
+
+struct Zygote {
+    ground: Ground,
+    identity: Identity,
+    /// Inits that have not been reaped, with the directory each was given. Only without namespaces.
+    inits: Vec<(Pid, Option<PathBuf>)>,
+    /// Files workers, never swept.
+    workers: Vec<Pid>,
+}
+
+impl Zygote {
+    fn build(order: &Order) -> Result<Self, WallFault> {
+        nix::sys::prctl::set_name(c"oxibot-zygote").step("name the zygote")?;
+        let program = File::from(
+            open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+                .step("open our own binary")?,
+        );
+        let host = identity::namespaces()?;
+        let abi = sys::landlock_abi();
+        let (euid, egid) = effective();
+        let choose = |owner| Identity::choose(euid, egid, owner, order.number, std::process::id());
+        let (identity, canary) = match order.plan {
+            Plan::Full => {
+                if abi == 0 {
+                    return Err(fault(
+                        "use Landlock",
+                        "this kernel has none or it is not enabled (lsm=landlock)",
+                    ));
+                }
+                let identity = choose(owner(order)?);
+                let canary = full(order, &identity)?;
+                (identity, Some(canary))
+            }
+            Plan::Bare => {
+                if abi == 0 {
+                    return Err(fault(
+                        "use Landlock",
+                        "this kernel has none or it is not enabled (lsm=landlock)",
+                    ));
+                }
+                let identity = choose(owner(order)?);
+                let identity = without_namespaces(identity);
+                (identity, Some(bare(order, &identity)?))
+            }
+            Plan::Off => (choose((euid.as_raw(), egid.as_raw())), None),
+        };
+        match order.plan {
+            Plan::Full => sys::ignore_ended_children().step("ignore ended children")?,
+            Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
+        }
+        let ground = Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary };
+        Ok(Self { ground, identity, inits: Vec::new(), workers: Vec::new() })
+    }
+
+    fn obtained(&self, order: &Order) -> Obtained {
+        protections::describe(self.ground.plan, self.ground.abi, &self.identity, order.lowered.as_ref())
+    }
+
+    /// Runs a call whose payload is our own binary doing nothing: its verification is the proof of the level.
+    fn probe(&mut self, control: &Channel<ToZygote>) -> Result<(), WallFault> {
+        let (pidfd, socket) = self.make_init(control)?;
+        let null = || -> Result<OwnedFd, WallFault> {
+            Ok(File::options().read(true).write(true).open("/dev/null").step("open /dev/null")?.into())
+        };
+        let job = Job {
+            argv: vec![OURSELVES.to_vec(), b"probe".to_vec()],
+            environment: vec![],
+            directory: vec![],
+            limits: Limits::default(),
+        };
+        let mut call = ReadyInit::new(pidfd, socket).start(&job, [null()?, null()?, null()?])?;
+        match call.wait(PROBE_TIMEOUT_MS)? {
+            FromInit::Running => {}
+            FromInit::NotStarted { fault, exec: _ } => return Err(fault),
+            FromInit::BadDirectory(denial) => return Err(fault("enter the workspace", denial.reason)),
+            FromInit::Ended(_) => return Err(fault("probe the wall", "the call ended before it ran")),
+        }
+        match call.wait(PROBE_TIMEOUT_MS)? {
+            FromInit::Ended(ending) if ending.exit_code == Some(0) => Ok(()),
+            FromInit::Ended(ending) => {
+                Err(fault("probe the wall", format!("the call ended with {ending:?}")))
+            }
+            FromInit::Running | FromInit::NotStarted { .. } | FromInit::BadDirectory(_) => {
+                Err(fault("probe the wall", "the call was reported twice"))
+            }
+        }
+    }
+
+    fn serve(&mut self, mut channel: Channel<ToZygote>) -> Result<(), WallFault> {
+        let every = match self.ground.plan {
+            Plan::Full => None,
+            Plan::Bare | Plan::Off => Some(REAP_EVERY_MS),
+        };
+        loop {
+            let received = channel.wait(every)?;
+            self.reap();
+            let request = match received {
+                Received::Message(request) => request,
+                Received::Nothing => continue,
+                Received::Closed => return Ok(()),
+            };
+            let answered = match request {
+                ToZygote::MakeInit => self.make_init(&channel).map(|made| (FromZygote::Init, Some(made))),
+                ToZygote::MakeFiles => self.make_files(&channel).map(|made| (FromZygote::Files, Some(made))),
+                ToZygote::Sweep => Ok((FromZygote::Swept(self.sweep()), None)),
+            };
+            match answered {
+                Ok((answer, Some((pidfd, socket)))) => {
+                    channel.send(&answer, &[pidfd.as_fd(), socket.as_fd()])?;
+                }
+                Ok((answer, None)) => channel.send(&answer, &[])?,
+                Err(fault) => channel.send(&FromZygote::CouldNot(fault), &[])?,
+            }
+        }
+    }
+
+    fn make_init(&mut self, control: &Channel<ToZygote>) -> Result<(OwnedFd, OwnedFd), WallFault> {
+        let (ours, theirs) = pair()?;
+        let (mut told, tell) = std::io::pipe().step("make a pipe")?;
+        let (flags, private) = match self.ground.plan {
+            Plan::Full => (CALL_NAMESPACES, None),
+            Plan::Bare => (
+                0,
+                Some(nix::unistd::mkdtemp("/tmp/oxibot-call-XXXXXX").step("make a directory for a call")?),
+            ),
+            Plan::Off => (0, None),
+        };
+        let (pid, pidfd) = match sys::clone_process(flags).step("make the namespaces of a call")? {
+            Cloned::Child => {
+                drop((ours, told));
+                // An init must not hold the zygote's own socket: it could ask for more inits.
+                control.close_in_child();
+                init::run(&self.ground, theirs, tell, private)
+            }
+            Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        };
+        drop((theirs, tell));
+        match self.ground.plan {
+            Plan::Full => {}
+            Plan::Bare | Plan::Off => self.inits.push((pid, private)),
+        }
+        let mut word = Vec::new();
+        told.read_to_end(&mut word).step("hear an init")?;
+        match word.as_slice() {
+            [READY] => Ok((pidfd, ours)),
+            [] => Err(fault("prepare a call", "its init ended without a word")),
+            other => {
+                let text = String::from_utf8_lossy(other);
+                Err(fault("prepare a call", text.strip_prefix("cannot ").unwrap_or(&text)))
+            }
+        }
+    }
+
+    fn make_files(&mut self, control: &Channel<ToZygote>) -> Result<(OwnedFd, OwnedFd), WallFault> {
+        let (ours, theirs) = pair()?;
+        let flags = match self.ground.plan {
+            Plan::Full => libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC,
+            Plan::Bare | Plan::Off => 0,
+        };
+        match sys::clone_process(flags).step("start a files worker")? {
+            Cloned::Child => {
+                drop(ours);
+                control.close_in_child();
+                let Err(_) = become_files(&self.ground, theirs);
+                sys::exit_now(1)
+            }
+            Cloned::Parent { pid, pidfd } => {
+                match self.ground.plan {
+                    Plan::Full => {}
+                    Plan::Bare | Plan::Off => self.workers.push(pid),
+                }
+                Ok((pidfd, ours))
+            }
+        }
+    }
+
+    /// Without namespaces: takes note of ended children and removes their directories.
+    fn reap(&mut self) {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            if status == WaitStatus::StillAlive {
+                return;
+            }
+            let Some(pid) = status.pid() else { return };
+            self.workers.retain(|worker| *worker != pid);
+            if let Some(place) = self.inits.iter().position(|(init, _)| *init == pid) {
+                if let (_, Some(private)) = self.inits.swap_remove(place) {
+                    // What is still written there by an orphan goes with the sweep that follows.
+                    let _ = std::fs::remove_dir_all(private);
+                }
+            }
+        }
+    }
+
+    /// Ends orphans: children that are neither an init nor a files worker.
+    fn sweep(&mut self) -> u32 {
+        match self.ground.plan {
+            // The PID namespace of each call already did.
+            Plan::Full => return 0,
+            Plan::Bare | Plan::Off => {}
+        }
+        self.reap();
+        let spared: Vec<Pid> =
+            self.inits.iter().map(|(pid, _)| *pid).chain(self.workers.iter().copied()).collect();
+        init::end_children_but(&spared, SWEEP_TIME)
+    }
+
+    /// The supervisor is gone: nothing may stay.
+    fn end(&mut self) {
+        match self.ground.plan {
+            // Inits have the death signal, their namespaces the rest.
+            Plan::Full => {}
+            Plan::Bare | Plan::Off => {
+                init::end_children(SWEEP_TIME);
+                for (_, private) in self.inits.drain(..) {
+                    if let Some(private) = private {
+                        let _ = std::fs::remove_dir_all(private);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Everything of level `full` that is done once: namespaces, view, identity, the big filter.
+fn full(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
+    let shared = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
+    let canary = if nix::unistd::geteuid().is_root() {
+        let namespace = identity.user_namespace()?;
+        unshare(shared).step("unshare mount, UTS and cgroup namespaces")?;
+        let mapping = identity.mapped().then_some(namespace.as_fd());
+        let canary = view::build(&order.profile, identity, mapping)?;
+        identity.enter(&namespace)?;
+        canary
+    } else {
+        unshare(CloneFlags::CLONE_NEWUSER | shared).step("unshare user, mount, UTS and cgroup namespaces")?;
+        identity.map_self()?;
+        view::build(&order.profile, identity, None)?
+    };
+    // What inits need: mounting, the loopback, emptying the bounding set. In our own user namespace only.
+    privileges::keep(&[Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_SETPCAP])?;
+    shut()?;
+    Ok(canary)
+}
+
+/// What every zygote with a wall ends its preparation with.
+fn shut() -> Result<(), WallFault> {
+    // Changing user cleared it.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie the zygote to the nursery")?;
+    nix::sys::prctl::set_dumpable(false).step("make the zygote undumpable")?;
+    nix::sys::prctl::set_no_new_privs().step("set no_new_privs")?;
+    sys::install_filter(&seccomp::zygote_filter()?).step("install the seccomp filter")
+}
+
+fn owner(order: &Order) -> Result<(u32, u32), WallFault> {
+    let path = grants::path_of(&order.profile.workspace);
+    let status = nix::sys::stat::stat(path).step_on("look at", path.display())?;
+    Ok((status.st_uid, status.st_gid))
+}
+
+/// There is no other id for root's own workspace where nothing maps ids.
+fn without_namespaces(identity: Identity) -> Identity {
+    Identity { outside_uid: identity.uid, outside_gid: identity.gid, ..identity }
+}
+
+fn bare(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
+    let profile = &order.profile;
+    // Landlock grants whole trees: it cannot leave out a directory below a granted one.
+    for covered in &profile.covered {
+        let covered = grants::path_of(covered);
+        let granted = [&profile.workspace].into_iter().chain(&profile.read).chain(&profile.write);
+        for path in granted.map(|path| grants::path_of(path)) {
+            if covered.starts_with(path) {
+                return Err(fault(
+                    format!("cover {}", covered.display()),
+                    format!("it lies in {}, and that needs mount namespaces", path.display()),
+                ));
+            }
+        }
+    }
+    privileges::drop_bounding_first()?;
+    identity.assume()?;
+    privileges::drop_all()?;
+    let writable: Vec<PathBuf> = grants::of_call(profile, Plan::Bare, None)
+        .into_iter()
+        .filter(|grant| grant.allowed == grants::Use::Write)
+        .map(|grant| grant.path)
+        .collect();
+    let canary = verify::canary_file(&writable)?;
+    shut()?;
+    Ok(canary)
+}
+
+/// The files worker confines itself; before that it gives up what it would not need to.
+fn become_files(ground: &Ground, socket: OwnedFd) -> Result<std::convert::Infallible, WallFault> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie a files worker to its zygote")?;
+    sys::default_signals().step("reset signals")?;
+    let path = grants::path_of(&ground.profile.workspace);
+    let workspace = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .step_on("open", Path::new(path).display())?;
+    match ground.plan {
+        Plan::Full | Plan::Bare => privileges::drop_all()?,
+        Plan::Off => {}
+    }
+    let program = sys::out_of_the_way(ground.program.as_fd()).step("keep our own binary")?;
+    nix::unistd::dup2_stdin(&socket).step("connect the control socket")?;
+    sys::place_at_three(workspace.as_fd()).step("place the workspace handle")?;
+    sys::close_on_exec_from(4).step("close our descriptors")?;
+    let arguments = files_arguments(ground)?;
+    let arguments: Vec<&CStr> = arguments.iter().map(CString::as_c_str).collect();
+    let errno = sys::exec_descriptor(program.as_fd(), &arguments, &[]);
+    Err(fault("execute the files worker", errno))
+}
+
+/// What the worker is told: where the workspace is, which wall to build and verify, which names are guarded.
+fn files_arguments(ground: &Ground) -> Result<Vec<CString>, WallFault> {
+    let mut arguments: Vec<Vec<u8>> = vec![
+        b"oxibot-toolhost".to_vec(),
+        b"files".to_vec(),
+        b"--workspace".to_vec(),
+        ground.profile.workspace.clone(),
+    ];
+    match ground.plan {
+        Plan::Full | Plan::Bare => {
+            arguments.extend([b"--landlock-abi".to_vec(), ground.abi.to_string().into_bytes()]);
+        }
+        Plan::Off => arguments.push(b"--unconfined".to_vec()),
+    }
+    for name in &ground.profile.protect {
+        arguments.extend([b"--protect".to_vec(), name.clone().into_bytes()]);
+    }
+    arguments
+        .into_iter()
+        .map(CString::new)
+        .collect::<Result<_, _>>()
+        .step("name the files worker's arguments")
+}

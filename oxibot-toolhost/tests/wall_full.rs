@@ -1,0 +1,446 @@
+//! Level `full`: what a call sees, may write, is limited to and leaves behind. Each test runs as root and as a user.
+
+mod wall_support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use oxibot_proto::message::Level;
+use oxibot_toolhost::wire::FromInit;
+use wall_support::{Wall, again_as_a_user, job, program, readable, root};
+
+fn full(wall: &Wall) {
+    assert_eq!(wall.zygote.obtained().level, Level::Full, "{:?}", wall.zygote.obtained());
+}
+
+#[test]
+fn all_of_this_holds_for_an_ordinary_user() {
+    again_as_a_user();
+}
+
+#[test]
+fn payload_runs_at_level_full_and_its_files_are_the_owners() {
+    let mut wall = Wall::new();
+    full(&wall);
+    let ran = wall.bash("echo hello; pwd; touch made; cat /proc/self/uid_map");
+    let lines: Vec<&str> = ran.ok().lines().collect();
+    assert_eq!(lines[0], "hello");
+    assert_eq!(lines[1], wall.workspace.path().to_str().unwrap());
+    assert_ne!(lines[2].split_whitespace().nth(1), Some("0"), "never the kernel's root: {ran:?}");
+    let made = fs::metadata(wall.workspace.path().join("made")).unwrap();
+    assert_eq!(made.uid(), nix::unistd::geteuid().as_raw());
+    assert_eq!(made.mode() & 0o777, 0o644);
+}
+
+#[test]
+fn view_holds_the_system_and_nothing_of_the_host() {
+    let mut wall = Wall::new();
+    let sibling = wall.workspace.path().parent().unwrap().join("oxibot-sibling");
+    let _ = fs::write(&sibling, "secret");
+    let ran = wall.bash(&format!(
+        "ls /usr/bin >/dev/null && cat /etc/passwd >/dev/null && echo system
+         for path in /home /root /var /sys /boot /srv /mnt /media /etc/shadow /etc/ssh {} /proc/1; do
+             [ -e \"$path\" ] && echo \"visible: $path\"
+         done; ls /run; ls -A /tmp | grep -v \"^$(echo $PWD | cut -d/ -f3)$\"; true",
+        sibling.display()
+    ));
+    let _ = fs::remove_file(&sibling);
+    assert_eq!(ran.ok(), "system", "{ran:?}");
+}
+
+#[test]
+fn system_is_read_only_and_tmp_is_private_to_a_call() {
+    let mut wall = Wall::new();
+    let ran = wall.bash(
+        "echo 1 > /tmp/mine && cat /tmp/mine
+         for path in /usr/x /etc/x /x /dev/x /run/x /proc/sys/kernel/hostname; do
+             echo y 2>/dev/null > $path && echo \"wrote $path\"
+         done; true",
+    );
+    assert_eq!(ran.output.lines().filter(|line| line.contains("wrote")).count(), 0, "{ran:?}");
+    assert!(ran.output.starts_with("1\n"), "{ran:?}");
+    assert_ne!(wall.bash("cat /tmp/mine").code(), 0);
+}
+
+#[test]
+fn workspace_below_var_is_at_its_real_path_without_siblings() {
+    let mut wall = Wall::below(Path::new("/var/tmp"), |_| {});
+    full(&wall);
+    let ran = wall.bash("pwd; ls -A /var /var/tmp | sort");
+    let name = wall.workspace.path().file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(ran.ok().starts_with(wall.workspace.path().to_str().unwrap()));
+    let listed: Vec<&str> = ran.output.lines().skip(1).filter(|line| !line.is_empty()).collect();
+    assert_eq!(listed, [name.as_str(), "/var/tmp:", "/var:", "tmp"], "{ran:?}");
+}
+
+#[test]
+fn covered_directory_inside_the_workspace_is_empty_and_immovable() {
+    let workspace = tempfile::tempdir().unwrap();
+    let state = workspace.path().join("a/state");
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("secret"), "secret").unwrap();
+    let covered = state.canonicalize().unwrap().to_str().unwrap().into();
+    let mut wall = Wall::at(workspace, |profile| profile.covered = vec![covered]);
+    full(&wall);
+    let ran = wall.bash("ls -A a/state; touch a/state/x 2>/dev/null && echo wrote; mv a b 2>/dev/null && echo moved; touch a/y && echo control");
+    assert_eq!(ran.ok(), "control", "{ran:?}");
+    assert!(state.join("secret").exists());
+}
+
+#[test]
+fn workspace_inside_a_covered_directory_shows_only_itself() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("config.json"), "secret").unwrap();
+    let workspace = tempfile::tempdir_in(home.path()).unwrap();
+    let covered: Vec<u8> = home.path().canonicalize().unwrap().to_str().unwrap().into();
+    for restrict in [true, false] {
+        let inner = tempfile::tempdir_in(workspace.path()).unwrap();
+        let mut wall = Wall::at(inner, |profile| {
+            profile.covered = vec![covered.clone()];
+            profile.restrict_to_workspace = restrict;
+        });
+        full(&wall);
+        let ran = wall.bash(&format!("touch made && cat {}/config.json", home.path().display()));
+        assert_ne!(ran.code(), 0, "{restrict}: {ran:?}");
+        assert!(!ran.output.contains("secret"));
+        assert!(wall.workspace.path().join("made").exists(), "{restrict}: {ran:?}");
+    }
+}
+
+#[test]
+fn guarded_names_are_read_only_and_cannot_be_moved_away() {
+    let workspace = tempfile::tempdir().unwrap();
+    fs::create_dir_all(workspace.path().join(".git/hooks")).unwrap();
+    fs::write(workspace.path().join(".git/config"), "").unwrap();
+    fs::write(workspace.path().join(".mcp.json"), "{}").unwrap();
+    let mut wall = Wall::at(workspace, |_| {});
+    full(&wall);
+    let ran = wall.bash(
+        "exec 2>/dev/null
+         echo x > .git/hooks/pre-commit && echo hook
+         echo x > .mcp.json && echo mcp
+         rm -f .mcp.json && echo removed
+         mv .git moved && echo moved
+         mv .git/hooks moved && echo moved
+         rm -rf .git/hooks && echo removed
+         echo '[user]' >> .git/config && echo config
+         mkdir .vscode && echo absent is not guarded
+         true",
+    );
+    assert_eq!(ran.ok(), "config\nabsent is not guarded", "{ran:?}");
+}
+
+#[test]
+fn more_paths_are_readable_and_writable_as_configured() {
+    let read = tempfile::tempdir().unwrap();
+    let write = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::write(read.path().join("file"), "content").unwrap();
+    let bytes = |path: &Path| path.canonicalize().unwrap().to_str().unwrap().as_bytes().to_vec();
+    let mut wall = Wall::with(|profile| {
+        profile.read = vec![bytes(read.path())];
+        profile.write = vec![bytes(write.path())];
+    });
+    full(&wall);
+    let ran = wall.bash(&format!(
+        "cat {r}/file; touch {r}/x 2>/dev/null && echo wrote; touch {w}/made && echo made",
+        r = read.path().display(),
+        w = write.path().display()
+    ));
+    assert_eq!(ran.ok(), "contentmade", "{ran:?}");
+    let made = fs::metadata(write.path().join("made")).unwrap();
+    assert_eq!(made.uid(), nix::unistd::geteuid().as_raw());
+}
+
+#[test]
+fn missing_configured_path_is_an_error_and_not_an_invisible_gap() {
+    let workspace = tempfile::tempdir().unwrap();
+    let mut profile = wall_support::profile(&workspace.path().canonicalize().unwrap());
+    profile.read = vec![b"/nonexistent/path".to_vec()];
+    let mut nursery = oxibot_toolhost::wall::Nursery::start_with(&wall_support::binary()).unwrap();
+    let fault = nursery.zygote(&profile).unwrap_err();
+    assert!(fault.to_string().contains("/nonexistent/path"), "{fault}");
+}
+
+#[test]
+fn unrestricted_shows_the_file_system_read_only_and_keeps_live_directories_private() {
+    let secret = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(secret.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(secret.path().join("file"), "visible").unwrap();
+    let ours = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(ours.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(ours.path().join("key"), "secret").unwrap();
+    let covered = ours.path().to_str().unwrap().into();
+    let mut wall = Wall::with(|profile| {
+        profile.restrict_to_workspace = false;
+        profile.covered = vec![covered];
+    });
+    full(&wall);
+    let ran = wall.bash(&format!(
+        "cat {r}/file; touch {r}/x 2>/dev/null && echo wrote; cat {o}/key 2>/dev/null; ls -A /run /sys; cat /etc/shadow 2>/dev/null; touch ok /tmp/ok && echo made",
+        r = secret.path().display(),
+        o = ours.path().display(),
+    ));
+    assert_eq!(ran.ok().replace('\n', " "), "visible/run:  /sys: made", "{ran:?}");
+}
+
+#[test]
+fn directory_of_a_job_is_opened_beneath_the_workspace() {
+    let workspace = tempfile::tempdir().unwrap();
+    fs::create_dir(workspace.path().join("sub")).unwrap();
+    symlink("/usr", workspace.path().join("out")).unwrap();
+    symlink("sub", workspace.path().join("in")).unwrap();
+    let mut wall = Wall::at(workspace, |_| {});
+    let mut at = |directory: &str| {
+        let mut job = job("pwd -P");
+        job.directory = directory.into();
+        wall.run(&job)
+    };
+    assert!(at("sub").ok().ends_with("/sub"));
+    assert!(at("in").ok().ends_with("/sub"));
+    assert!(at("sub/../sub").ok().ends_with("/sub"));
+    for outside in ["..", "/usr", "out", "out/bin", "sub/../../..", "/proc/self/root"] {
+        match at(outside).first {
+            FromInit::BadDirectory(denial) => assert_eq!(denial.rule, "path.outside"),
+            other => panic!("{outside}: {other:?}"),
+        }
+    }
+    match at("absent").first {
+        FromInit::NotStarted { exec: true, fault } => {
+            assert!(fault.to_string().contains("absent"), "{fault}")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn missing_program_is_told_apart_from_a_broken_wall() {
+    let mut wall = Wall::new();
+    for (argv, cause) in [("no-such-program", "ENOENT"), ("/etc/passwd", "EACCES")] {
+        match wall.run(&program(&[argv])).first {
+            FromInit::NotStarted { exec: true, fault } => assert!(fault.cause.contains(cause), "{fault}"),
+            other => panic!("{argv}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn job_with_a_large_argument_passes() {
+    let mut wall = Wall::new();
+    let long = "x".repeat(100 * 1024);
+    let ran = wall.run(&program(&["/bin/bash", "-c", "echo ${#1}", "bash", &long]));
+    assert_eq!(ran.ok(), "102400");
+}
+
+#[test]
+fn payload_holds_three_descriptors_and_the_given_environment() {
+    let mut wall = Wall::new();
+    let ran = wall.run(&program(&["/bin/ls", "/proc/self/fd"]));
+    assert_eq!(ran.ok().lines().collect::<Vec<_>>(), ["0", "1", "2", "3"], "3 is ls's own");
+    let mut environment: Vec<String> =
+        wall.run(&program(&["/usr/bin/env"])).ok().lines().map(str::to_owned).collect();
+    environment.sort();
+    let mut given: Vec<String> =
+        job("").environment.into_iter().map(|pair| String::from_utf8(pair).unwrap()).collect();
+    given.sort();
+    assert_eq!(environment, given);
+}
+
+#[test]
+fn limits_hold() {
+    let mut wall = Wall::new();
+    let mut limited = |command: &str, change: fn(&mut oxibot_proto::settings::Limits)| {
+        let mut job = job(command);
+        change(&mut job.limits);
+        wall.run(&job)
+    };
+    let files = limited("ulimit -n; exec 50</dev/null", |limits| limits.open_files = 20);
+    assert!(files.output.starts_with("20\n") && files.code() != 0, "{files:?}");
+    let size = limited("dd if=/dev/zero of=big bs=1M count=3 2>&1; stat -c %s big", |limits| {
+        limits.file_size_mb = 1
+    });
+    assert!(size.output.contains("1048576"), "{size:?}");
+    let cpu = limited("while :; do :; done", |limits| limits.cpu_seconds = 1);
+    assert_eq!(cpu.ending.unwrap().signal, Some(24), "SIGXCPU: {cpu:?}");
+    let bomb = limited(
+        "for i in $(seq 100); do sleep 5 & done 2>/dev/null; jobs -p | wc -l; kill -9 -- -1 2>/dev/null",
+        |limits| limits.processes = 20,
+    );
+    assert!(bomb.output.trim().parse::<u32>().unwrap_or(0) <= 20, "{bomb:?}");
+    let memory = limited("python3 -c 'bytearray(600 << 20)'", |limits| limits.memory_mb = 512);
+    assert!(memory.output.contains("MemoryError"), "{memory:?}");
+    let tmp = limited("dd if=/dev/zero of=/tmp/big bs=1M count=64 2>&1", |_| {});
+    assert!(tmp.output.contains("No space left"), "{tmp:?}");
+}
+
+#[test]
+fn what_a_call_leaves_behind_is_counted_and_ended() {
+    let mut wall = Wall::new();
+    let started = Instant::now();
+    let ran = wall.bash("sleep 300 & setsid sleep 300 & (setsid sleep 300 &) ; sleep 0.2; echo done");
+    assert_eq!(ran.ok(), "done");
+    assert_eq!(ran.ending.unwrap().left_behind, 3, "{ran:?}");
+    assert!(started.elapsed() < Duration::from_secs(60), "nothing waited for the sleepers");
+}
+
+#[test]
+fn killed_call_ends_with_all_its_descendants() {
+    let mut wall = Wall::new();
+    let mut call = wall.start(&job("trap '' TERM INT HUP; setsid sleep 300 & sleep 300"));
+    assert_eq!(call.word(), FromInit::Running);
+    call.running.kill();
+    assert!(readable(call.running.pidfd(), 10_000));
+    // The pipe ends only when its last holder is gone.
+    assert!(readable(&call.output, 10_000), "a descendant still holds the pipe");
+}
+
+#[test]
+fn usage_counts_the_payload_and_its_children() {
+    let mut wall = Wall::new();
+    let ran = wall.bash("python3 -c 'x = bytearray(100 << 20); sum(range(3000000))'");
+    let usage = ran.ending.unwrap().usage;
+    assert!(usage.max_rss_kb > 100 * 1024 && usage.cpu_ms > 10, "{usage:?}");
+}
+
+#[test]
+fn end_of_the_supervisor_ends_everything() {
+    let mut wall = Wall::new();
+    let mut call = wall.start(&job("echo started; setsid sleep 300 & sleep 300"));
+    assert_eq!(call.word(), FromInit::Running);
+    let zygote = wall.zygote.pidfd().try_clone_to_owned().unwrap();
+    drop(wall.nursery);
+    drop(wall.zygote);
+    assert!(readable(&zygote, 10_000), "the zygote lives on");
+    assert!(readable(call.running.pidfd(), 10_000), "the call lives on");
+}
+
+#[test]
+fn workspace_of_another_user_runs_as_that_user() {
+    if !root() {
+        return;
+    }
+    let workspace = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(workspace.path(), Some(1234), Some(1235)).unwrap();
+    let mut wall = Wall::at(workspace, |_| {});
+    full(&wall);
+    let ran = wall.bash("id -u; id -g; id -G; touch made; cat /proc/self/uid_map");
+    let lines: Vec<&str> = ran.ok().lines().collect();
+    assert_eq!(lines[..3], ["1234", "1235", "1235"], "{ran:?}");
+    assert_eq!(lines[3].split_whitespace().collect::<Vec<_>>(), ["1234", "1234", "1"]);
+    let made = fs::metadata(wall.workspace.path().join("made")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (1234, 1235));
+}
+
+#[test]
+fn calls_share_nothing_but_the_workspace() {
+    let mut wall = Wall::new();
+    let look = "for kind in pid mnt net ipc user uts cgroup; do readlink /proc/self/ns/$kind; done";
+    let first = wall.bash(look);
+    let second = wall.bash(look);
+    let pairs = first.ok().lines().zip(second.ok().lines());
+    let same: Vec<_> =
+        pairs.filter(|(one, other)| one == other).map(|(one, _)| one.split(':').next().unwrap()).collect();
+    assert_eq!(same, ["user", "uts", "cgroup"], "made once a zygote");
+    for kind in ["pid", "mnt", "net", "ipc", "user", "uts", "cgroup"] {
+        let host = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        assert!(!first.output.contains(host.to_str().unwrap()), "{kind} is the host's");
+    }
+}
+
+#[test]
+fn programs_people_use_work_inside() {
+    let mut wall = Wall::new();
+    for command in [
+        "nproc && free -m && ps aux | grep -q bash",
+        "python3 -c 'import multiprocessing as m; assert m.Pool(2).map(abs, [-1]) == [1]'",
+        "git init -q r && cd r && git -c user.name=a -c user.email=b commit -q --allow-empty -m x && git log",
+        "python3 -c \"import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())\"",
+        "echo 'int main(){return 0;}' > a.c && gcc a.c -o a && ./a",
+        "mkfifo p && (echo x > p & cat p) && mktemp && exec 3<<<here && cat <&3",
+        "date && whoami && getent passwd root",
+    ] {
+        let ran = wall.bash(command);
+        assert_eq!(ran.code(), 0, "{command}: {ran:?}");
+    }
+}
+
+#[test]
+fn files_worker_serves_inside_the_view() {
+    use oxibot_proto::codec::{Decoder, frame};
+    use oxibot_toolhost::wall::ZygoteEvent;
+    use oxibot_toolhost::wire::{FilesAnswer, FilesRequest, FilesResult, FilesWork, ToZygote, Wanted};
+    use std::io::{Read, Write};
+    for wanted in [Wanted::Strongest, Wanted::WithoutNamespaces, Wanted::Off] {
+        let mut wall = Wall::with(|profile| profile.wanted = wanted);
+        wall.zygote.ask(ToZygote::MakeFiles).unwrap();
+        let ZygoteEvent::Files(worker) = wall.event() else { panic!("no files worker") };
+        let mut socket = std::os::unix::net::UnixStream::from(worker.socket);
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut ask = |number, work| {
+            socket.write_all(&frame(&FilesRequest { number, work }).unwrap()).unwrap();
+            let mut decoder = Decoder::<FilesAnswer>::new();
+            loop {
+                if let Some(answer) = decoder.next_message().unwrap() {
+                    return answer.result;
+                }
+                let mut buffer = [0; 4096];
+                let count = socket.read(&mut buffer).unwrap();
+                assert!(count > 0, "the worker ended at {wanted:?}");
+                decoder.push(&buffer[..count]);
+            }
+        };
+        let wrote = ask(1, FilesWork::Write { path: "a/b.txt".into(), content: "hi\n".into() });
+        assert!(matches!(wrote, FilesResult::Text { .. } | FilesResult::Done), "{wrote:?}");
+        let outside =
+            ask(2, FilesWork::Read { path: "/etc/passwd".into(), offset: 1, limit: None, numbers: false });
+        assert!(matches!(outside, FilesResult::Denied(_)), "{outside:?}");
+        let made = fs::metadata(wall.workspace.path().join("a/b.txt")).unwrap();
+        assert_eq!(made.uid(), nix::unistd::geteuid().as_raw(), "{wanted:?}");
+        drop(socket);
+        assert!(readable(&worker.pidfd, 10_000), "it ends with its socket");
+    }
+}
+
+/// Everything a call takes from the machine is given back. Memory and descriptors are read from the kernel, after a
+/// first round that fills what is kept on purpose.
+#[test]
+fn a_thousand_calls_leave_nothing_behind() {
+    let calls = if root() { 1_000 } else { 200 };
+    let mut wall = Wall::new();
+    let pid = pid_of(&wall);
+    let round = |wall: &mut Wall, count| {
+        for _ in 0..count {
+            let ran = wall.run(&program(&["/bin/true"]));
+            assert_eq!(ran.code(), 0, "{ran:?}");
+        }
+        // Namespaces are torn down a little after their last process.
+        std::thread::sleep(Duration::from_millis(500));
+        (resident_kb(pid), descriptors(pid))
+    };
+    let before = round(&mut wall, 100);
+    let started = Instant::now();
+    let after = round(&mut wall, calls);
+    eprintln!("{calls} calls in {:?}; zygote {before:?} -> {after:?}", started.elapsed());
+    assert_eq!(before.1, after.1, "descriptors of the zygote");
+    assert!(after.0 <= before.0 + 512, "memory of the zygote grew from {} to {} KiB", before.0, after.0);
+    assert!(after.0 < 16 * 1024, "a zygote is small: {} KiB", after.0);
+}
+
+fn pid_of(wall: &Wall) -> u32 {
+    use std::os::fd::AsRawFd;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", wall.zygote.pidfd().as_raw_fd())).unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+fn resident_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// `None` for an ordinary user: the zygote is not dumpable, so its descriptors are root's to see.
+fn descriptors(pid: u32) -> Option<usize> {
+    fs::read_dir(format!("/proc/{pid}/fd")).ok().map(Iterator::count)
+}

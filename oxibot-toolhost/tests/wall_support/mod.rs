@@ -1,0 +1,211 @@
+//! Starts real zygotes and runs real programs behind the wall. No fakes.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oxibot_proto::settings::Limits;
+use oxibot_toolhost::wall::{Nursery, ReadyInit, RunningInit, Zygote, ZygoteEvent};
+use oxibot_toolhost::wire::{Ending, FromInit, Job, Profile, ToZygote, Wanted};
+
+/// Longest any single step of a test may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_oxibot-toolhost"))
+}
+
+pub fn profile(workspace: &Path) -> Profile {
+    Profile {
+        workspace: workspace.to_str().unwrap().into(),
+        read: vec![],
+        write: vec![],
+        covered: vec![],
+        restrict_to_workspace: true,
+        protect: vec![".git/hooks".into(), ".vscode".into(), ".mcp.json".into()],
+        wanted: Wanted::Strongest,
+        tmp_mb: 32,
+    }
+}
+
+/// A nursery, one zygote and the workspace it is for.
+pub struct Wall {
+    pub nursery: Nursery,
+    pub zygote: Zygote,
+    pub workspace: tempfile::TempDir,
+}
+
+impl Wall {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Profile)) -> Self {
+        Self::below(&std::env::temp_dir(), change)
+    }
+
+    pub fn below(parent: &Path, change: impl FnOnce(&mut Profile)) -> Self {
+        let workspace = tempfile::tempdir_in(parent).unwrap();
+        Self::at(workspace, change)
+    }
+
+    pub fn at(workspace: tempfile::TempDir, change: impl FnOnce(&mut Profile)) -> Self {
+        let mut profile = profile(&workspace.path().canonicalize().unwrap());
+        change(&mut profile);
+        let mut nursery = Nursery::start_with(&binary()).unwrap();
+        let zygote = nursery.zygote(&profile).unwrap();
+        Self { nursery, zygote, workspace }
+    }
+
+    pub fn event(&mut self) -> ZygoteEvent {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(event) = self.zygote.receive().unwrap() {
+                return event;
+            }
+            assert!(Instant::now() < until, "the zygote does not answer");
+            readable(self.zygote.socket(), 100);
+        }
+    }
+
+    pub fn init(&mut self) -> ReadyInit {
+        self.zygote.ask(ToZygote::MakeInit).unwrap();
+        match self.event() {
+            ZygoteEvent::Init(init) => init,
+            other => panic!("no init: {other:?}"),
+        }
+    }
+
+    pub fn bash(&mut self, command: &str) -> Ran {
+        self.run(&job(command))
+    }
+
+    /// Runs a job to its end and collects its output, stdout and stderr on one pipe.
+    pub fn run(&mut self, job: &Job) -> Ran {
+        self.start(job).finish()
+    }
+
+    pub fn start(&mut self, job: &Job) -> Call {
+        let init = self.init();
+        let null = std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+        let (output, write) = std::io::pipe().unwrap();
+        let again = write.try_clone().unwrap();
+        let running = init.start(job, [null.into(), write.into(), again.into()]).unwrap();
+        Call { running, output: output.into() }
+    }
+}
+
+pub struct Call {
+    pub running: RunningInit,
+    pub output: OwnedFd,
+}
+
+impl Call {
+    pub fn word(&mut self) -> FromInit {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(word) = self.running.receive().unwrap() {
+                return word;
+            }
+            assert!(Instant::now() < until, "the init does not answer");
+            readable(self.running.socket(), 100);
+        }
+    }
+
+    pub fn finish(mut self) -> Ran {
+        let output = std::fs::File::from(self.output.try_clone().unwrap());
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // The end of the pipe is the end of the last writer; bounded by the kill when `Call` is dropped.
+            let _ = output.take(1 << 20).read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let first = self.word();
+        let ending = match &first {
+            FromInit::Running => match self.word() {
+                FromInit::Ended(ending) => Some(ending),
+                other => panic!("unexpected {other:?}"),
+            },
+            _ => None,
+        };
+        drop(self);
+        Ran { first, ending, output: reader.join().unwrap() }
+    }
+}
+
+#[derive(Debug)]
+pub struct Ran {
+    pub first: FromInit,
+    pub ending: Option<Ending>,
+    pub output: String,
+}
+
+impl Ran {
+    pub fn code(&self) -> i32 {
+        self.ending.unwrap_or_else(|| panic!("{self:?}")).exit_code.unwrap_or_else(|| panic!("{self:?}"))
+    }
+
+    /// The output of a program that exited with 0.
+    pub fn ok(&self) -> &str {
+        assert_eq!(self.code(), 0, "{self:?}");
+        self.output.trim_end()
+    }
+}
+
+pub fn job(command: &str) -> Job {
+    program(&["/bin/bash", "--norc", "--noprofile", "-c", command])
+}
+
+pub fn program(argv: &[&str]) -> Job {
+    Job {
+        argv: argv.iter().map(|part| part.as_bytes().to_vec()).collect(),
+        environment: [
+            "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "LANG=C.UTF-8",
+            "TERM=dumb",
+            "TMPDIR=/tmp",
+        ]
+        .map(|pair| pair.as_bytes().to_vec())
+        .to_vec(),
+        directory: vec![],
+        limits: Limits::default(),
+    }
+}
+
+pub fn readable(fd: impl AsFd, milliseconds: u16) -> bool {
+    let mut watched = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut watched, PollTimeout::from(milliseconds)).unwrap_or(0) > 0
+}
+
+/// Whether these tests run as root; some promises differ.
+pub fn root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Runs this whole test binary again as an ordinary user (`nobody`), whose wall is built by another path: its own
+/// user namespace instead of one made by root.
+pub fn again_as_a_user() {
+    use std::os::unix::process::CommandExt;
+    if !root() {
+        return;
+    }
+    let user = 65_534;
+    let home = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(home.path(), Some(user), Some(user)).unwrap();
+    let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        .uid(user)
+        .gid(user)
+        .env("TMPDIR", home.path())
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert!(
+        ran.status.success(),
+        "as user {user}:\n{}\n{}",
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
