@@ -11,6 +11,8 @@ use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::agent::hands::BoxFuture;
+
 /// Lines of history that are kept.
 const KEPT_LINES: usize = 1000;
 
@@ -28,6 +30,14 @@ pub(super) enum Typed {
 }
 
 type Request = (String, oneshot::Sender<Typed>);
+
+/// Whatever lines come from: the terminal, or a test.
+pub(super) trait Ask {
+    /// Asks for a line; one that ends with a backslash goes on.
+    fn line<'a>(&'a mut self, text: &'a str) -> BoxFuture<'a, Typed>;
+    /// The program ends while a line is being read.
+    fn abandon(&mut self);
+}
 
 /// The prompt.
 #[derive(Debug)]
@@ -63,8 +73,7 @@ impl Prompt {
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
-    /// Asks for a line; one that ends with a backslash goes on.
-    pub(super) async fn line(&self, text: &str) -> Typed {
+    async fn read_line(&self, text: &str) -> Typed {
         let broken = || Typed::Broken("the prompt's thread ended".to_owned());
         let Some(requests) = &self.requests else { return broken() };
         let (answer, typed) = oneshot::channel();
@@ -72,6 +81,17 @@ impl Prompt {
             return broken();
         }
         typed.await.unwrap_or_else(|_| broken())
+    }
+}
+
+impl Ask for Prompt {
+    fn line<'a>(&'a mut self, text: &'a str) -> BoxFuture<'a, Typed> {
+        Box::pin(self.read_line(text))
+    }
+
+    /// The thread sits in a read that nothing ends but the end of the process, which is next.
+    fn abandon(&mut self) {
+        self.thread = None;
     }
 }
 
