@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use oxibot_tests::fixture::{Fixture, binary, describe, skip};
+use oxibot_tests::fixture::{Fixture, describe, skip};
 use serde_json::{Value, json};
 
 /// An id no package uses.
