@@ -3,13 +3,14 @@
 //! It holds the secrets and talks to the world; it starts no program, opens no file of a workspace and decides nothing
 //! about what a tool may do. All of that is asked of the toolhost over one socket.
 #![forbid(unsafe_code)]
-pub mod config;
 
 pub mod agent;
 pub mod broker;
 pub mod cli;
 pub mod commands;
+pub mod config;
 pub mod confine;
+pub mod demo;
 pub mod exit;
 pub mod launch;
 pub mod model;

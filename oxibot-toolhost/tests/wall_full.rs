@@ -453,3 +453,19 @@ fn resident_kb(pid: u32) -> u64 {
 fn descriptors(pid: u32) -> Option<usize> {
     fs::read_dir(format!("/proc/{pid}/fd")).ok().map(Iterator::count)
 }
+
+/// The supervisor of root keeps nothing but CAP_KILL; calls run as another user of the kernel.
+#[test]
+fn supervisor_with_only_cap_kill_can_still_end_a_call() {
+    let mut wall = Wall::new();
+    let mut call = wall.start(&job("sleep 300"));
+    assert_eq!(call.word(), FromInit::Running);
+    if root() {
+        // Capabilities belong to this thread alone.
+        let kill = caps::CapsHashSet::from_iter([caps::Capability::CAP_KILL]);
+        caps::set(None, caps::CapSet::Effective, &kill).unwrap();
+        caps::set(None, caps::CapSet::Permitted, &kill).unwrap();
+    }
+    call.running.kill();
+    assert!(readable(call.running.pidfd(), 10_000));
+}

@@ -140,6 +140,28 @@ fn off_confines_nothing_and_says_so() {
     assert!(wall.bash("cat /proc/self/status").ok().contains("Seccomp:\t0"));
 }
 
+/// Even without a PID namespace: the zygote is killed in mid-call, and the nursery ends what it left.
+#[test]
+fn orphans_of_a_killed_zygote_are_ended() {
+    let mut wall = kernel();
+    let mut call = wall.start(&job("setsid sleep 300 & (setsid sleep 300 &); sleep 300"));
+    assert_eq!(call.word(), FromInit::Running);
+    std::thread::sleep(Duration::from_millis(300));
+    wall.zygote.kill();
+    assert!(readable(&call.output, 10_000), "a descendant still holds the pipe");
+}
+
+#[test]
+fn end_of_the_supervisor_ends_kernel_level_calls() {
+    let mut wall = kernel();
+    let mut call = wall.start(&job("setsid sleep 300 & (setsid sleep 300 &); sleep 300"));
+    assert_eq!(call.word(), FromInit::Running);
+    std::thread::sleep(Duration::from_millis(300));
+    let Wall { nursery, zygote, workspace } = wall;
+    drop((zygote, nursery, workspace));
+    assert!(readable(&call.output, 10_000), "a descendant still holds the pipe");
+}
+
 fn active(obtained: &Obtained, name: &str) -> bool {
     obtained.protections.iter().any(|p| p.name == name && p.state == ProtectionState::Active)
 }

@@ -220,7 +220,7 @@ impl Ledger {
                 }
             },
             ToMain::PutProgress(number) => match self.entries.get_mut(&number) {
-                Some(Entry::Put { credit, .. }) if credit.available_permits() <= CHUNK_WINDOW => {
+                Some(Entry::Put { credit, .. }) if credit.available_permits() < CHUNK_WINDOW => {
                     credit.add_permits(1);
                     Ok(())
                 }

@@ -302,7 +302,6 @@ async fn files_cross_whole_and_a_liar_is_refused() {
                 other => panic!("{other:?}"),
             }
         };
-        fake.send(&ToMain::PutProgress(call));
         let mut held = Vec::new();
         while held.len() < 1_000_000 {
             if let Some(ToToolhost::PutChunk(chunk)) = fake.receive() {

@@ -74,17 +74,13 @@ impl Broker {
         }
         let call = self.number();
         let link = self.link();
-        let credit = Arc::new(Semaphore::new(0));
+        let credit = Arc::new(Semaphore::new(CHUNK_WINDOW));
         let (end, mut ended) = oneshot::channel();
         let request = PutRequest { call, workspace, path: path.to_owned(), size: size(data.len()) };
         link.order(Order::Put(request, Arc::clone(&credit), end)).await?;
         let _guard = Guard(link.clone());
 
-        // The first permit says that the file is open. Each later one answers a chunk.
-        if take(&credit).await {
-            credit.add_permits(CHUNK_WINDOW);
-            self.put_chunks(&link, call, &credit, data).await?;
-        }
+        self.put_chunks(&link, call, &credit, data).await?;
         let ended = (&mut ended).await.map_err(|_| link.why())?;
         finish(path, &ended)
     }

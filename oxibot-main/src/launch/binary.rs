@@ -1,0 +1,225 @@
+//! Which file is started, and whether it can be trusted: opened once, checked, run by that descriptor.
+//!
+//! Whoever can replace the toolhost, or rename a directory above it, has everything the toolhost has. So file and
+//! directories must belong to root or to us, and nobody else may write to them. Checked after opening, on the opened
+//! file; the path is the canonical one, so that each directory that counts is looked at.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+use super::LaunchError;
+
+/// File name of the toolhost.
+const TOOLHOST: &str = "oxibot-toolhost";
+/// Where packages put what is not for typing.
+const LIBEXEC: &str = "/usr/libexec/oxibot";
+
+const WRITE_GROUP: u32 = 0o020;
+const WRITE_OTHERS: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+const SET_ID: u32 = 0o6000;
+
+/// A program that was opened and checked.
+#[derive(Debug)]
+pub struct Program {
+    file: File,
+    /// Where it was found, for messages.
+    pub path: PathBuf,
+}
+
+impl Program {
+    /// Path that runs exactly the opened file, in this process and in a child that has just been forked from it.
+    #[must_use]
+    pub fn by_descriptor(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+}
+
+/// Finds the toolhost beside the running program or in `/usr/libexec/oxibot`, opens and checks it.
+///
+/// # Errors
+/// [`LaunchError::NotFound`] and [`LaunchError::Untrusted`]; never falls through from an untrusted file to another.
+pub fn find_toolhost() -> Result<Program, LaunchError> {
+    let own =
+        std::fs::read_link("/proc/self/exe").map_err(LaunchError::system("find the running program"))?;
+    let beside = own.parent().map(Path::to_path_buf);
+    find(TOOLHOST, beside.into_iter().chain([PathBuf::from(LIBEXEC)]).collect(), &Owners::of_this_process())
+}
+
+/// Who may own what is started.
+struct Owners {
+    us: Uid,
+}
+
+impl Owners {
+    fn of_this_process() -> Self {
+        Self { us: nix::unistd::geteuid() }
+    }
+
+    fn trusted(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.us.as_raw()
+    }
+}
+
+fn find(name: &str, directories: Vec<PathBuf>, owners: &Owners) -> Result<Program, LaunchError> {
+    for directory in &directories {
+        match directory.join(name).canonicalize() {
+            Ok(path) => return open(path, owners),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(LaunchError::System { step: "look for the toolhost", cause }),
+        }
+    }
+    Err(LaunchError::NotFound { name: name.to_owned(), looked: directories })
+}
+
+fn open(path: PathBuf, owners: &Owners) -> Result<Program, LaunchError> {
+    // O_PATH: running needs no right to read. O_NOFOLLOW: the path is canonical, a link now would be a swap.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(&path)
+        .map_err(LaunchError::system("open the toolhost"))?;
+    let metadata = file.metadata().map_err(LaunchError::system("look at the toolhost"))?;
+    let untrusted = |path: &Path, reason: &str| LaunchError::Untrusted {
+        path: path.to_path_buf(),
+        reason: reason.to_owned(),
+    };
+    if !metadata.is_file() {
+        return Err(untrusted(&path, "it is not a regular file"));
+    }
+    if metadata.mode() & SET_ID != 0 {
+        return Err(untrusted(&path, "it changes its user or group when it is started"));
+    }
+    if let Some(reason) = distrust(&metadata, owners, false) {
+        return Err(untrusted(&path, &reason));
+    }
+    for directory in path.ancestors().skip(1) {
+        let metadata = directory.symlink_metadata().map_err(LaunchError::system("look at a directory"))?;
+        if !metadata.is_dir() {
+            return Err(untrusted(directory, "it is not a directory"));
+        }
+        // In a sticky directory others may add names, but neither rename nor remove what belongs to root or to us;
+        // that what we walk through does belong so is checked one step below.
+        let sticky = metadata.mode() & STICKY != 0;
+        if let Some(reason) = distrust(&metadata, owners, sticky) {
+            return Err(untrusted(directory, &reason));
+        }
+    }
+    Ok(Program { file, path })
+}
+
+/// Why a file or directory cannot be trusted, if it cannot.
+fn distrust(metadata: &Metadata, owners: &Owners, others_may_add: bool) -> Option<String> {
+    if !owners.trusted(metadata.uid()) {
+        return Some(format!("it belongs to user {}, not to root or to you", metadata.uid()));
+    }
+    if others_may_add {
+        return None;
+    }
+    if metadata.mode() & WRITE_OTHERS != 0 {
+        return Some("everybody may write to it".into());
+    }
+    if metadata.mode() & WRITE_GROUP != 0 && !is_private_group(metadata.uid(), metadata.gid()) {
+        return Some(format!("group {} may write to it", metadata.gid()));
+    }
+    None
+}
+
+/// Whether the group is the owner's own (Debian's user private groups): its name and number are the user's primary ones
+/// and it has no other member. Unknown is no.
+fn is_private_group(uid: u32, gid: u32) -> bool {
+    let (Ok(Some(user)), Ok(Some(group))) =
+        (User::from_uid(Uid::from_raw(uid)), Group::from_gid(Gid::from_raw(gid)))
+    else {
+        return false;
+    };
+    user.gid == group.gid && user.name == group.name && group.mem.iter().all(|member| *member == user.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn program(directory: &Path, mode: u32) -> PathBuf {
+        let path = directory.join("tool");
+        std::fs::write(&path, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn check(directory: &Path) -> Result<Program, LaunchError> {
+        find("tool", vec![directory.to_path_buf()], &Owners::of_this_process())
+    }
+
+    #[test]
+    fn our_own_file_in_our_own_directory_is_accepted() {
+        let directory = tempfile::tempdir().unwrap();
+        program(directory.path(), 0o755);
+        let found = check(directory.path()).unwrap();
+        assert_eq!(found.by_descriptor(), PathBuf::from(format!("/proc/self/fd/{}", found.file.as_raw_fd())));
+    }
+
+    #[test]
+    fn what_others_may_write_is_refused() {
+        for mode in [0o757, 0o777, 0o4755, 0o2755] {
+            let directory = tempfile::tempdir().unwrap();
+            program(directory.path(), mode);
+            assert!(matches!(check(directory.path()), Err(LaunchError::Untrusted { .. })), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_directory_others_may_write_is_refused_unless_it_is_sticky() {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("bin");
+        std::fs::create_dir(&inner).unwrap();
+        program(&inner, 0o755);
+        for (mode, accepted) in [(0o755, true), (0o777, false), (0o1777, true)] {
+            std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check(&inner).is_ok(), accepted, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = program(directory.path(), 0o755);
+        let stranger = Owners { us: Uid::from_raw(54_321) };
+        let owner = path.metadata().unwrap().uid();
+        let verdict = find("tool", vec![directory.path().to_path_buf()], &stranger);
+        // As root the file is root's, which is trusted by everybody: then it is given away.
+        if owner == 0 {
+            std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+            let verdict = find("tool", vec![directory.path().to_path_buf()], &stranger);
+            assert!(matches!(verdict, Err(LaunchError::Untrusted { .. })));
+        } else {
+            assert!(matches!(verdict, Err(LaunchError::Untrusted { .. })));
+        }
+    }
+
+    #[test]
+    fn a_missing_file_names_the_places() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = check(directory.path()).unwrap_err();
+        assert!(error.to_string().contains(&directory.path().display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_link_leads_to_the_file_that_is_checked() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().join("real");
+        std::fs::create_dir(&real).unwrap();
+        program(&real, 0o755);
+        std::os::unix::fs::symlink(real.join("tool"), directory.path().join("tool")).unwrap();
+        assert_eq!(check(directory.path()).unwrap().path, real.canonicalize().unwrap().join("tool"));
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(check(directory.path()).is_err());
+    }
+}

@@ -1,0 +1,255 @@
+//! The launcher of long-lived commands: starts toolhost and main, restarts them, and ends everything when main ends.
+//!
+//! Single-threaded and synchronous: it waits in one `poll` for both children and for signals. It reads no secret and
+//! opens no socket but the pairs its children talk over. Main is this same program, started with `--launched`.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use super::LaunchError;
+use super::control::{send_handover, send_toolhost, wants_restart};
+use super::toolhost::{LaunchOptions, Toolhost, ended_within, start_toolhost};
+use crate::exit::Exit;
+
+/// Restarts within [`RESTART_WINDOW`] after which the launcher gives up. Prevents a loop that never gets anywhere.
+const MAX_RESTARTS: usize = 5;
+/// See [`MAX_RESTARTS`].
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// How long main may take to end after it was asked to. It drains; then it is killed.
+const DRAINING: Duration = Duration::from_secs(30);
+
+/// Starts everything and stays until main ended. The toolhost is started first, before anything else is done.
+///
+/// # Errors
+/// When one of the two cannot be started. Nothing is left running then.
+pub fn launch(options: &LaunchOptions, arguments: Vec<OsString>) -> Result<Exit, LaunchError> {
+    let mut launcher = Launcher::start(options, arguments)?;
+    let ended = launcher.watch();
+    launcher.end();
+    ended
+}
+
+struct Launcher<'a> {
+    options: &'a LaunchOptions,
+    arguments: Vec<OsString>,
+    signals: SignalFd,
+    toolhost: Option<Toolhost>,
+    main: Main,
+    restarts: Vec<Instant>,
+}
+
+struct Main {
+    child: Child,
+    pidfd: OwnedFd,
+    control: UnixStream,
+}
+
+impl<'a> Launcher<'a> {
+    fn start(options: &'a LaunchOptions, arguments: Vec<OsString>) -> Result<Self, LaunchError> {
+        let (socket, toolhost) = start_toolhost(options)?;
+        let main = start_main(&arguments, &socket)?;
+        // After the children were made: they do not inherit the mask. Ctrl-C is main's to understand; the others end
+        // main first, so that nothing is lost.
+        let waited = waited_signals();
+        set_mask(SigmaskHow::SIG_BLOCK, &waited)?;
+        let signals = SignalFd::with_flags(&waited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(|errno| system("wait for signals", errno))?;
+        Ok(Self { options, arguments, signals, toolhost: Some(toolhost), main, restarts: Vec::new() })
+    }
+
+    fn watch(&mut self) -> Result<Exit, LaunchError> {
+        let mut asked_to_end: Option<Instant> = None;
+        loop {
+            let timeout = asked_to_end.map_or(PollTimeout::NONE, |at| {
+                PollTimeout::try_from(DRAINING.saturating_sub(at.elapsed())).unwrap_or(PollTimeout::MAX)
+            });
+            let [main_ended, signalled, toolhost_ended] = self.wait(timeout)?;
+            if asked_to_end.is_some_and(|at| at.elapsed() >= DRAINING) {
+                tracing::error!("main does not end and is killed");
+                self.main.child.kill().map_err(LaunchError::system("kill main"))?;
+            }
+            if signalled {
+                while let Ok(Some(signal)) = self.signals.read_signal() {
+                    self.forward(signal.ssi_signo, &mut asked_to_end);
+                }
+            }
+            if main_ended {
+                let status = self.main.child.wait().map_err(LaunchError::system("wait for main"))?;
+                let again = status.code() == Some(i32::from(Exit::TryAgain.code()))
+                    && asked_to_end.is_none()
+                    && wants_restart(self.main.control.as_fd());
+                if !(again && self.may_restart()) {
+                    return Ok(exit_of(status));
+                }
+                self.restart_both()?;
+            } else if toolhost_ended {
+                self.reap_toolhost();
+                if asked_to_end.is_none() && self.may_restart() {
+                    let (socket, toolhost) = self.unmasked(|launcher| start_toolhost(launcher.options))?;
+                    self.toolhost = Some(toolhost);
+                    // A main that is just ending does not take it, and is waited for all the same.
+                    let _gone = send_toolhost(self.main.control.as_fd(), socket.as_fd());
+                } else {
+                    tracing::error!("the toolhost ended too often and is not started again");
+                }
+            }
+        }
+    }
+
+    fn wait(&self, timeout: PollTimeout) -> Result<[bool; 3], LaunchError> {
+        let mut watched = vec![
+            PollFd::new(self.main.pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(toolhost) = &self.toolhost {
+            watched.push(PollFd::new(toolhost.pidfd(), PollFlags::POLLIN));
+        }
+        match poll(&mut watched, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(system("wait for the children", errno)),
+        }
+        let ready = |at: usize| watched.get(at).and_then(PollFd::any).unwrap_or(false);
+        Ok([ready(0), ready(1), ready(2)])
+    }
+
+    fn forward(&self, signal: u32, asked_to_end: &mut Option<Instant>) {
+        let signal = i32::try_from(signal).ok().and_then(|number| Signal::try_from(number).ok());
+        match signal {
+            // The terminal sent it to main as well.
+            Some(Signal::SIGINT | Signal::SIGQUIT) | None => {}
+            Some(signal) => {
+                asked_to_end.get_or_insert_with(Instant::now);
+                if let Ok(pid) = i32::try_from(self.main.child.id()) {
+                    // It was not waited for yet, so the number is still its own.
+                    let _ended_meanwhile = kill(Pid::from_raw(pid), signal);
+                }
+            }
+        }
+    }
+
+    fn may_restart(&mut self) -> bool {
+        let now = Instant::now();
+        self.restarts.retain(|at| now.saturating_duration_since(*at) < RESTART_WINDOW);
+        if self.restarts.len() >= MAX_RESTARTS {
+            return false;
+        }
+        self.restarts.push(now);
+        true
+    }
+
+    fn restart_both(&mut self) -> Result<(), LaunchError> {
+        // The old toolhost ends because main's end of its socket is gone.
+        self.reap_toolhost();
+        let (main, toolhost) = self.unmasked(|launcher| {
+            let (socket, toolhost) = start_toolhost(launcher.options)?;
+            Ok((start_main(&launcher.arguments, &socket)?, toolhost))
+        })?;
+        self.main = main;
+        self.toolhost = Some(toolhost);
+        Ok(())
+    }
+
+    fn reap_toolhost(&mut self) {
+        if let Some(toolhost) = self.toolhost.take()
+            && let Err(error) = toolhost.finish()
+        {
+            tracing::error!(%error, "cannot see the toolhost end");
+        }
+    }
+
+    /// Starts children with nothing blocked but Ctrl-C: a child inherits the mask, and what is blocked there would not
+    /// end it. A signal that arrives in between stays pending, or ends the launcher and with it, by their sockets, all.
+    fn unmasked<T>(
+        &mut self,
+        start: impl FnOnce(&mut Self) -> Result<T, LaunchError>,
+    ) -> Result<T, LaunchError> {
+        let mut interrupts = SigSet::empty();
+        interrupts.add(Signal::SIGINT);
+        interrupts.add(Signal::SIGQUIT);
+        set_mask(SigmaskHow::SIG_SETMASK, &interrupts)?;
+        let started = start(self);
+        set_mask(SigmaskHow::SIG_SETMASK, &waited_signals())?;
+        started
+    }
+
+    /// Main is gone: so is its socket to the toolhost, which ends by itself.
+    fn end(&mut self) {
+        self.reap_toolhost();
+        // Only on an error path does main still run here; it ends with the control socket, or is killed.
+        if matches!(self.main.child.try_wait(), Ok(None)) {
+            let _shut = self.main.control.shutdown(std::net::Shutdown::Both);
+            if !ended_within(self.main.pidfd.as_fd(), Duration::from_secs(5)).unwrap_or(false) {
+                let _gone = self.main.child.kill();
+            }
+            let _status = self.main.child.wait();
+        }
+    }
+}
+
+/// Main under the launcher undoes what it may have inherited: see [`Launcher::unmasked`].
+///
+/// # Errors
+/// When the kernel refuses, which it does not.
+pub(crate) fn unblock_signals() -> Result<(), LaunchError> {
+    set_mask(SigmaskHow::SIG_UNBLOCK, &waited_signals())
+}
+
+fn start_main(arguments: &[OsString], toolhost: &UnixStream) -> Result<Main, LaunchError> {
+    let step = "start main";
+    let (control, theirs) = UnixStream::pair().map_err(LaunchError::system(step))?;
+    let child = Command::new("/proc/self/exe")
+        .arg0("oxibot")
+        .arg("--launched")
+        .args(arguments)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()
+        .map_err(LaunchError::system(step))?;
+    let pidfd = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .ok_or(rustix::io::Errno::SRCH)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        .map_err(|errno| LaunchError::System { step, cause: errno.into() })?;
+    send_handover(control.as_fd(), io::stdin().as_fd(), toolhost.as_fd())
+        .map_err(LaunchError::system(step))?;
+    Ok(Main { child, pidfd, control })
+}
+
+fn waited_signals() -> SigSet {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set
+}
+
+fn set_mask(how: SigmaskHow, set: &SigSet) -> Result<(), LaunchError> {
+    sigprocmask(how, Some(set), None).map_err(|errno| system("set the signal mask", errno))
+}
+
+fn exit_of(status: std::process::ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Program(u8::try_from(code).unwrap_or(70)),
+        (None, Some(signal)) => {
+            tracing::error!(signal, "main was ended by a signal");
+            Exit::Internal
+        }
+        (None, None) => Exit::Internal,
+    }
+}
+
+fn system(step: &'static str, errno: Errno) -> LaunchError {
+    LaunchError::System { step, cause: errno.into() }
+}

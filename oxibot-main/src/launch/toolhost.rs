@@ -1,0 +1,202 @@
+//! Starting `oxibot-toolhost serve` over a socket pair, and seeing it end.
+//!
+//! Its environment is built from nothing, its descriptor 0 is its end of the socket, 1 and 2 are our standard error, and
+//! it has its own process group so that Ctrl-C reaches main and not it.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::LaunchError;
+use super::binary::find_toolhost;
+
+/// How long a toolhost may take to end after its socket was closed. It kills what runs and syncs its log; then it is
+/// killed itself, and everything below dies with it.
+const ENDING: Duration = Duration::from_secs(10);
+/// How long the kernel may take to end a killed process.
+const REAPING: Duration = Duration::from_secs(5);
+
+/// What the toolhost is started with. Its policy it reads itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchOptions {
+    /// Configuration file, absolute, if there is one.
+    pub config: Option<PathBuf>,
+    /// OxiBot's home, absolute.
+    pub home: PathBuf,
+    /// Directories a person typed, absolute: admitted for this process, the first as default.
+    pub workspaces: Vec<PathBuf>,
+    /// How often `--no-sandbox` was given.
+    pub no_sandbox: u8,
+}
+
+/// A toolhost that was started. Dropping it leaves the process to end by itself when its socket closes.
+#[derive(Debug)]
+pub struct Toolhost {
+    child: Child,
+    pidfd: OwnedFd,
+}
+
+impl Toolhost {
+    /// Process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Readable when it ended.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Waits for its end, which follows when the last copy of the socket to it is closed; kills it when it takes too
+    /// long. Blocks, at most 15 seconds.
+    ///
+    /// # Errors
+    /// When even a killed process does not end, or its end cannot be seen.
+    pub fn finish(mut self) -> io::Result<ExitStatus> {
+        if !ended_within(self.pidfd.as_fd(), ENDING)? {
+            tracing::error!(pid = self.child.id(), "the toolhost does not end and is killed");
+            self.child.kill()?;
+            if !ended_within(self.pidfd.as_fd(), REAPING)? {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed toolhost does not end"));
+            }
+        }
+        self.child.wait()
+    }
+}
+
+/// Starts the toolhost and returns our end of its socket. No secret may have been read yet and no thread started.
+///
+/// # Errors
+/// As [`find_toolhost`], and [`LaunchError::System`] when the process cannot be made.
+pub fn start_toolhost(options: &LaunchOptions) -> Result<(UnixStream, Toolhost), LaunchError> {
+    let program = find_toolhost()?;
+    let (ours, theirs) = UnixStream::pair().map_err(LaunchError::system("make a socket pair"))?;
+    // One thing to write to besides the socket: standard output is for what the person asked.
+    let stderr =
+        || io::stderr().as_fd().try_clone_to_owned().map_or_else(|_closed| Stdio::null(), Stdio::from);
+    let child = Command::new(program.by_descriptor())
+        .arg0("oxibot-toolhost")
+        .args(arguments(options))
+        .env_clear()
+        .envs(environment(std::env::vars_os()))
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(stderr())
+        .stderr(stderr())
+        .process_group(0)
+        .spawn()
+        .map_err(LaunchError::system("start the toolhost"))?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pidfd = pid
+        .ok_or(rustix::io::Errno::SRCH)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        .map_err(|errno| LaunchError::System { step: "watch the toolhost", cause: errno.into() })?;
+    Ok((ours, Toolhost { child, pidfd }))
+}
+
+pub(super) fn ended_within(pidfd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    let deadline = std::time::Instant::now().checked_add(patience);
+    loop {
+        let left = deadline.map_or(patience, |at| at.saturating_duration_since(std::time::Instant::now()));
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], timeout) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) => {}
+            Ok(_) => return Ok(true),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn arguments(options: &LaunchOptions) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["serve".into(), "--socket-fd".into(), "0".into()];
+    if let Some(config) = &options.config {
+        arguments.extend(["--config".into(), config.clone().into_os_string()]);
+    }
+    arguments.extend(["--home".into(), options.home.clone().into_os_string()]);
+    for workspace in &options.workspaces {
+        arguments.extend(["--workspace".into(), workspace.clone().into_os_string()]);
+    }
+    arguments.extend((0..options.no_sandbox).map(|_| "--no-sandbox".into()));
+    arguments
+}
+
+/// Whole environment of the toolhost: the overrides of what it reads itself, by name. `OXIBOT_TOOLS__WEB__...` holds a
+/// search key and belongs to others; a `..._FILE` names a secret.
+fn environment(ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    const SECTIONS: [&str; 4] =
+        ["OXIBOT_TOOLS__EXEC__", "OXIBOT_TOOLS__BASH__", "OXIBOT_SANDBOX__", "OXIBOT_LIMITS__"];
+    const NAMES: [&str; 3] = [
+        "OXIBOT_TOOLS__RESTRICT_TO_WORKSPACE",
+        "OXIBOT_TOOLS__DISABLED",
+        "OXIBOT_AGENTS__DEFAULTS__WORKSPACE",
+    ];
+    let wanted = |name: &OsStr| {
+        name.to_str().is_some_and(|name| {
+            NAMES.contains(&name)
+                || (SECTIONS.iter().any(|section| name.starts_with(section)) && !name.ends_with("_FILE"))
+        })
+    };
+    ours.filter(|(name, _)| wanted(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_holds_nothing_but_what_the_toolhost_reads() {
+        let ours = [
+            ("OXIBOT_SANDBOX__REQUIRE", "full"),
+            ("OXIBOT_LIMITS__MEMORY_MB", "100"),
+            ("OXIBOT_TOOLS__EXEC__TIMEOUT", "5"),
+            ("OXIBOT_AGENTS__DEFAULTS__WORKSPACE", "/w"),
+            ("OXIBOT_AGENTS__DEFAULTS__MODEL", "m"),
+            ("OXIBOT_TOOLS__WEB__SEARCH__API_KEY", "secret"),
+            ("OXIBOT_PROVIDERS__OPENAI__API_KEY", "secret"),
+            ("OXIBOT_SANDBOX__ENV_FILE", "/secret"),
+            ("OPENAI_API_KEY", "secret"),
+            ("LD_PRELOAD", "/evil.so"),
+            ("PATH", "/evil"),
+            ("HOME", "/root"),
+        ];
+        let kept = environment(ours.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+        let names: Vec<_> = kept.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+        assert_eq!(
+            names,
+            [
+                "OXIBOT_SANDBOX__REQUIRE",
+                "OXIBOT_LIMITS__MEMORY_MB",
+                "OXIBOT_TOOLS__EXEC__TIMEOUT",
+                "OXIBOT_AGENTS__DEFAULTS__WORKSPACE"
+            ]
+        );
+    }
+
+    #[test]
+    fn arguments_are_those_the_toolhost_knows() {
+        let options = LaunchOptions {
+            config: Some("/c".into()),
+            home: "/h".into(),
+            workspaces: vec!["/a".into(), "/b".into()],
+            no_sandbox: 2,
+        };
+        let written: Vec<_> =
+            arguments(&options).iter().map(|argument| argument.to_str().unwrap().to_owned()).collect();
+        assert_eq!(
+            written.join(" "),
+            "serve --socket-fd 0 --config /c --home /h --workspace /a --workspace /b --no-sandbox --no-sandbox"
+        );
+    }
+}
