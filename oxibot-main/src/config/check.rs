@@ -123,6 +123,9 @@ impl Check<'_> {
     fn address(&mut self, key: &str, text: &str, schemes: &[&str], secret: bool) {
         let form =
             format!("give an address such as {}://host/path", schemes.first().copied().unwrap_or("https"));
+        if text.chars().any(char::is_control) {
+            return self.problem(key, "holds a control character", &form);
+        }
         let url = match Url::parse(text) {
             Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => url,
             Ok(_) => {

@@ -103,7 +103,7 @@ pub enum ConfigError {
         hint: String,
     },
     /// The file is no JSON.
-    #[error("cannot parse {path}:{line}:{column}: {cause}")]
+    #[error("cannot parse {path}, line {line}, column {column}: {cause}")]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -132,6 +132,12 @@ impl ConfigError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         EXIT_CONFIGURATION
+    }
+
+    /// Kind, as JSON output names it: always `configuration`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        "configuration"
     }
 
     /// What to do, in one line.

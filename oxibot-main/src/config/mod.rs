@@ -89,5 +89,17 @@ impl Config {
     }
 }
 
+/// Every key there is, dotted, in order.
+#[must_use]
+pub fn keys() -> Vec<String> {
+    shape::root().leaves()
+}
+
+/// The JSON Schema of the file, with the older names of keys marked as deprecated.
+#[must_use]
+pub fn published_schema() -> serde_json::Value {
+    shape::published_with_older_names()
+}
+
 #[cfg(test)]
 mod tests;

@@ -115,6 +115,37 @@ pub(crate) fn published() -> Value {
     schema
 }
 
+/// As [`published`], with each older name as a deprecated key beside the present one, so that editors accept it.
+pub(crate) fn published_with_older_names() -> Value {
+    fn add(schema: &mut Value) {
+        match schema {
+            Value::Object(map) => {
+                map.values_mut().for_each(add);
+                let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) else {
+                    return;
+                };
+                let aliases: Vec<(String, Value)> = properties
+                    .iter()
+                    .filter_map(|(name, field)| {
+                        let alias = field.get(secret::ALIAS)?.as_str()?.to_owned();
+                        let mut field = field.clone();
+                        field.as_object_mut()?.insert("deprecated".into(), Value::Bool(true));
+                        let description = format!("Another name of `{name}`.");
+                        field.as_object_mut()?.insert("description".into(), Value::String(description));
+                        Some((alias, field))
+                    })
+                    .collect();
+                properties.extend(aliases);
+            }
+            Value::Array(items) => items.iter_mut().for_each(add),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut schema = published();
+    add(&mut schema);
+    schema
+}
+
 fn from_schema(schema: &Value) -> Shape {
     let Some(schema) = schema.as_object() else { return Shape::Anything };
     if schema.contains_key(secret::KEYWORD) {

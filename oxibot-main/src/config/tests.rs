@@ -605,10 +605,13 @@ fn empty_secrets_of_older_files_are_no_secrets() {
 #[test]
 fn refusals_name_file_line_key_and_remedy() {
     let cases: &[(&str, &[&str])] = &[
-        ("", &["cannot parse ~/config.json:1:1", "EOF"]),
-        ("{\n  \"tools\": {,}\n}", &["cannot parse ~/config.json:2:13", "key must be a string"]),
+        ("", &["cannot parse ~/config.json, line 1, column 1:", "EOF"]),
+        (
+            "{\n  \"tools\": {,}\n}",
+            &["cannot parse ~/config.json, line 2, column 13:", "key must be a string"],
+        ),
         ("[]", &["~/config.json:1:1", "a list is not what belongs here", "give an object"]),
-        ("{} x", &["cannot parse ~/config.json:1:4"]),
+        ("{} x", &["cannot parse ~/config.json, line 1, column 4:"]),
         (
             "{\n \"tools\": {\n  \"restrictToWorkspce\": true}}",
             &[
@@ -740,7 +743,7 @@ fn a_file_that_cannot_be_used_says_why() {
     assert!(home.refusal(&[]).contains("larger than 1048576 bytes"));
     let home = Home::empty();
     std::fs::write(home.path("config.json"), b"{\"a\":\"\xff\"}").unwrap();
-    assert!(home.refusal(&[]).contains("cannot parse ~/config.json:1:"));
+    assert!(home.refusal(&[]).contains("cannot parse ~/config.json, line 1, "));
     let options = Options { config: Some(home.path("none.json")), home: None };
     let error = load(&options, &Environment::of(&[("HOME", "/")])).unwrap_err();
     assert!(error.to_string().contains("there is no such file"), "{error}");
