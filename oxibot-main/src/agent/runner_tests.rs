@@ -4,9 +4,9 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::agent::fakes::{Act, FakeHands, FakeMind, Line};
-use crate::agent::hands::FaultClass;
+use crate::agent::hands::{FaultClass, MindFault};
 use crate::agent::turn::assert_paired;
-use crate::model::Part;
+use crate::model::{ModelRequest, Part, Role};
 use crate::store::Ending;
 
 #[derive(Default)]

@@ -1,4 +1,9 @@
 //! stub
+
+pub mod agent;
+pub mod sessions;
+pub mod usage;
+
 /// stub
 pub fn run() -> std::process::ExitCode {
     std::process::ExitCode::from(2)

@@ -56,6 +56,9 @@ pub struct AgentDefaults {
     #[schemars(schema_with = "effort_schema")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_effort: Option<String>,
+    /// Whether the model sees images; known by its name when unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vision: Option<bool>,
     /// Longest a turn may take, in seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub turn_timeout_seconds: u64,
@@ -78,6 +81,7 @@ impl Default for AgentDefaults {
             context_window_tokens: 128_000,
             fallback_models: Vec::new(),
             reasoning_effort: None,
+            vision: None,
             turn_timeout_seconds: 600,
             turn_token_budget: 1_000_000,
         }

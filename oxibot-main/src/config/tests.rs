@@ -169,6 +169,7 @@ fn documented() -> Vec<(String, Value, String)> {
         ("agents.defaults.contextWindowTokens", json!(32_000)),
         ("agents.defaults.fallbackModels", json!(["openai/gpt"])),
         ("agents.defaults.reasoningEffort", json!("high")),
+        ("agents.defaults.vision", json!(true)),
         ("agents.defaults.turnTimeoutSeconds", json!(30)),
         ("agents.defaults.turnTokenBudget", json!(5000)),
         ("agents.workspaceScope", json!("sender")),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::command::{self, Line};
 use super::desk::{Desk, Interrupts, exit_of_agent_error};
-use super::prompt::{Prompt, Typed};
+use super::prompt::{Ask, Editing, Prompt, Typed};
 use super::table;
 use crate::agent::runner::{AgentError, now_millis};
 use crate::exit::Exit;
@@ -17,7 +17,14 @@ const USAGE_DAYS: u32 = 7;
 
 /// Converses until the person leaves. `history` is the file of typed lines.
 pub async fn converse(mut desk: Desk, history: Option<PathBuf>) -> Exit {
-    match run(&mut desk, history).await {
+    let mut prompt = match Prompt::start(history, editing(&desk)) {
+        Ok(prompt) => prompt,
+        Err(error) => {
+            desk.screen.remark(&format!("oxibot: cannot read from the terminal: {error}"));
+            return Exit::Internal;
+        }
+    };
+    match run(&mut desk, &mut prompt).await {
         Ok(exit) => exit,
         Err(error) => {
             desk.screen.remark(&format!("oxibot: {error}"));
@@ -26,21 +33,23 @@ pub async fn converse(mut desk: Desk, history: Option<PathBuf>) -> Exit {
     }
 }
 
-async fn run(desk: &mut Desk, history: Option<PathBuf>) -> Result<Exit, AgentError> {
-    let prompt = match Prompt::start(history) {
-        Ok(prompt) => prompt,
-        Err(error) => {
-            desk.screen.remark(&format!("oxibot: cannot read from the terminal: {error}"));
-            return Ok(Exit::Internal);
-        }
-    };
+async fn run(desk: &mut Desk, prompt: &mut dyn Ask) -> Result<Exit, AgentError> {
+    // A terminal that is being edited gives Ctrl-C as a character; anything else as a signal.
+    let edited = editing(desk) == Editing::Full;
     let mut interrupts = Interrupts::listen().map_err(AgentError::Random)?;
     let mut session = desk.agent.session(&desk.session).await?;
     greet(desk, &session);
     let mut images: Vec<Part> = Vec::new();
     let mut warned = false;
     loop {
-        let typed = prompt.line("> ").await;
+        let typed = tokio::select! {
+            typed = prompt.line("> ") => Some(typed),
+            () = interrupts.next(), if !edited => None,
+        };
+        let Some(typed) = typed else {
+            prompt.abandon();
+            return Ok(Exit::Cancelled);
+        };
         let line = match typed {
             Typed::Line(line) => line,
             Typed::Interrupted if warned => return Ok(Exit::Done),
@@ -102,6 +111,10 @@ async fn run(desk: &mut Desk, history: Option<PathBuf>) -> Result<Exit, AgentErr
     }
 }
 
+fn editing(desk: &Desk) -> Editing {
+    if desk.screen.is_fancy() && std::io::stdin().is_terminal() { Editing::Full } else { Editing::Plain }
+}
+
 /// A busy conversation is a remark; a journal that cannot be kept is the end.
 fn survive(desk: &Desk, error: AgentError) -> Result<(), AgentError> {
     if exit_of_agent_error(&error).0 == Exit::TryAgain {
@@ -155,3 +168,7 @@ fn status(desk: &Desk, session: &Session) -> String {
         desk.agent.tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>().join(" ")
     )
 }
+
+#[cfg(test)]
+#[path = "conversation_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -92,6 +93,8 @@ impl Desk {
         message: Message,
         interrupts: &mut Interrupts,
     ) -> Result<Finished, AgentError> {
+        // One that came at the prompt was meant for the prompt.
+        while interrupts.next().now_or_never().is_some() {}
         let (cancel, mut inbox) = mpsc::channel(4);
         let turn = self.agent.turn(session, &self.terms, message, &self.screen, &mut inbox);
         tokio::pin!(turn);

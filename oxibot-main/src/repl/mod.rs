@@ -8,7 +8,7 @@ mod conversation;
 mod desk;
 mod once;
 mod prompt;
-mod screen;
+pub mod screen;
 pub mod table;
 
 pub use conversation::converse;

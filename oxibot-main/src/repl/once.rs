@@ -104,3 +104,80 @@ fn report(session: &str, finished: &Finished) -> String {
     serde_json::to_string(&report)
         .unwrap_or_else(|error| error_object("internal", &error.to_string(), "report this"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::hands::{FaultClass, MindFault};
+    use crate::agent::turn::CallRecord;
+    use crate::store::Ending;
+
+    #[test]
+    fn object_is_frozen() {
+        let mut finished = Finished {
+            ending: Ending::Answered,
+            reply: "done\u{1b}".to_owned(),
+            usage: TokenUsage { input: 10, output: 2, cost_microusd: Some(31), ..TokenUsage::default() },
+            calls: vec![CallRecord {
+                name: "bash".to_owned(),
+                arguments: "{}".to_owned(),
+                outcome: "completed".to_owned(),
+                call_id: Some("c1".to_owned()),
+                exit_code: Some(0),
+            }],
+            fault: None,
+        };
+        assert_eq!(
+            report("terminal:default", &finished),
+            r#"{"session":"terminal:default","reply":"done\u001b","tool_calls":[{"call_id":"c1","tool":"bash","arguments":"{}","outcome":"completed","exit_code":0}],"usage":{"input":10,"output":2,"cache_read":0,"cache_write":0,"cost_microusd":31},"stop":"answered","error":null}"#
+        );
+        finished.ending = Ending::ProviderFailed;
+        finished.reply = String::new();
+        finished.calls.clear();
+        finished.usage = TokenUsage::default();
+        finished.fault = Some(MindFault {
+            kind: "rate_limited".to_owned(),
+            message: "m".to_owned(),
+            remedy: "wait".to_owned(),
+            class: FaultClass::TryAgain,
+        });
+        assert_eq!(
+            report("terminal:default", &finished),
+            r#"{"session":"terminal:default","reply":null,"tool_calls":[],"usage":{"input":0,"output":0,"cache_read":0,"cache_write":0,"cost_microusd":null},"stop":"provider_failed","error":{"kind":"rate_limited","message":"m","hint":"wait"}}"#
+        );
+    }
+
+    #[test]
+    fn each_ending_has_its_exit_status() {
+        let finished = |ending, class: Option<FaultClass>| Finished {
+            ending,
+            reply: String::new(),
+            usage: TokenUsage::default(),
+            calls: Vec::new(),
+            fault: class.map(|class| MindFault {
+                kind: String::new(),
+                message: String::new(),
+                remedy: String::new(),
+                class,
+            }),
+        };
+        for (ending, class, code) in [
+            (Ending::Answered, None, 0),
+            (Ending::CutShort, None, 0),
+            (Ending::Refused, None, 1),
+            (Ending::Empty, None, 1),
+            (Ending::Iterations, None, 1),
+            (Ending::Tokens, None, 1),
+            (Ending::Stuck, None, 1),
+            (Ending::Time, None, 4),
+            (Ending::Cancelled, None, 130),
+            (Ending::ProviderFailed, Some(FaultClass::TryAgain), 75),
+            (Ending::ProviderFailed, Some(FaultClass::Configuration), 78),
+            (Ending::ProviderFailed, Some(FaultClass::TimedOut), 4),
+            (Ending::ProviderFailed, Some(FaultClass::TooLong), 1),
+            (Ending::ProviderFailed, Some(FaultClass::Failed), 1),
+        ] {
+            assert_eq!(exit_of(&finished(ending, class)).code(), code, "{ending:?} {class:?}");
+        }
+    }
+}

@@ -89,7 +89,8 @@ impl Database {
         // FULL: an entry is on disk before what it announces happens, also when the power fails.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-             PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;",
+             PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
+             PRAGMA cache_size = -512;",
         )?;
         if let Some(copy) = schema::prepare(&mut connection, &file, schema::STEPS)? {
             tracing::info!(copy = %copy.display(), "conversations migrated, the old version is kept");
@@ -226,6 +227,23 @@ impl Database {
         let _busy: i64 =
             self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         Ok(())
+    }
+
+    /// Removes the conversations whose time is over, and says which. Those a person ended are kept.
+    pub fn purge(&mut self, expiry: Expiry, now: i64) -> Result<Vec<Session>, StoreError> {
+        let over = self.sessions(expiry, now)?.into_iter().filter(|session| {
+            session.ended_why.as_deref().is_some_and(|why| why == "idle" || why == "absolute")
+        });
+        let mut removed = Vec::new();
+        for session in over {
+            match self.delete(&session) {
+                Ok(()) => removed.push(session),
+                // A turn that began before the time was over; the next purge finds it.
+                Err(StoreError::Busy { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
     }
 
     /// Usage of the last `days` days, today included, newest first.

@@ -97,6 +97,9 @@ fn idle_and_absolute_expiry_begin_a_new_conversation_and_keep_the_old() {
     assert!(why.contains(&(first.id, Some("absolute".to_owned()))), "{why:?}");
     assert!(why.contains(&(second.id, Some("idle".to_owned()))), "{why:?}");
     assert_eq!(database.entries(first.id).unwrap().len(), 6);
+    let removed = database.purge(expiry, NOON + 4 * day + 2).unwrap();
+    assert_eq!(removed.len(), 2);
+    assert_eq!(database.sessions(expiry, NOON + 4 * day + 2).unwrap().len(), 1, "the open one stays");
 }
 
 #[test]

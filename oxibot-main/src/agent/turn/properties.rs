@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::hands::FaultClass;
-use crate::model::Role;
+use crate::model::{Message, Role};
 
 const ROUNDS: u32 = 4;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::agent::hands::FaultClass;
-use crate::model::Role;
+use crate::model::{Message, Role};
 
 fn setting() -> Setting {
     Setting {
