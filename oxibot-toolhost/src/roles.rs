@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use crate::{files, wall};
+use crate::{files, supervise, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -15,9 +15,16 @@ pub fn run() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let role = arguments.next().unwrap_or_default();
     match role.to_str() {
+        Some("serve") => supervise::serve_role(arguments),
+        Some("settings") => supervise::settings_role(arguments),
         Some("files") => files::role(),
         Some("nursery") => wall::nursery_role(),
         Some("zygote") => wall::zygote_role(),
+        Some("attack") => {
+            let rest: Vec<String> =
+                arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+            wall::attack::attack_role(&rest)
+        }
         // The payload of a zygote's first call: that it could be started is all that is asked.
         Some("probe") => ExitCode::SUCCESS,
         Some(_) | None => ExitCode::from(USAGE),

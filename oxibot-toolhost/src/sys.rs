@@ -121,6 +121,16 @@ pub fn close_on_exec_from(first: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// A close-on-exec copy of a descriptor with a number of at least 10, out of the way of fixed numbers.
+///
+/// # Errors
+/// EMFILE.
+pub fn out_of_the_way(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    // SAFETY: duplicates a descriptor that is borrowed, hence open; nothing is closed.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) };
+    adopt(Errno::result(copy)?)
+}
+
 /// Makes descriptor 3 a copy of `from` that survives exec. For the last lines before an exec: whatever was at 3 is closed.
 ///
 /// # Errors
@@ -141,16 +151,6 @@ pub fn place_at_three(from: BorrowedFd<'_>) -> nix::Result<()> {
 pub fn close_in_child(fd: BorrowedFd<'_>) {
     // SAFETY: the caller is a forked child that never drops or uses the owner again.
     let _ = unsafe { libc::close(fd.as_raw_fd()) };
-}
-
-/// Closes every descriptor from 3 on. Only for the first lines of a role, before anything was opened.
-///
-/// # Errors
-/// ENOSYS before Linux 5.9.
-pub fn close_inherited() -> nix::Result<()> {
-    // SAFETY: called first in a role, when this program owns no descriptor above 2: what is closed was inherited.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
-    Errno::result(result).map(drop)
 }
 
 /// Makes a detached copy of the mount at `from` with everything mounted below it.
@@ -330,6 +330,133 @@ pub fn probe(probe: Probe) -> Errno {
     Errno::result(result).err().unwrap_or(Errno::UnknownErrno)
 }
 
+/// A system call that an attacker would make, with arguments that harm nothing should it be let through: null pointers,
+/// descriptor -1, impossible flags. What matters is whether the wall answers or the kernel proper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as the calls are")]
+pub enum Attempt {
+    Mount,
+    Umount,
+    PivotRoot,
+    Chroot,
+    Fsopen,
+    OpenTree,
+    MoveMount,
+    MountSetattr,
+    Setns,
+    UnshareUser,
+    CloneUser,
+    Clone3,
+    Ptrace,
+    ProcessVmReadv,
+    PidfdGetfd,
+    Kcmp,
+    Keyctl,
+    AddKey,
+    IoUringSetup,
+    Bpf,
+    PerfEventOpen,
+    Userfaultfd,
+    OpenByHandleAt,
+    FanotifyInit,
+    FinitModule,
+    KexecLoad,
+    Reboot,
+    Swapon,
+    Syslog,
+    SeccompListener,
+    ReadImpliesExec,
+    TypeIntoTerminal,
+    DeviceNode,
+    /// Family, type, protocol.
+    Socket(i32, i32, i32),
+    /// `getpid` by its x32 number.
+    X32,
+}
+
+/// Makes an [`Attempt`]. `Ok` means the call went through.
+///
+/// # Errors
+/// The errno, from the wall or from the kernel proper.
+pub fn attempt(attempt: Attempt) -> nix::Result<()> {
+    const X32_BIT: libc::c_long = 0x4000_0000;
+    const READ_IMPLIES_EXEC: libc::c_long = 0x0040_0000;
+    /// CMD_SIZE_BUFFER of syslog(2): reads nothing.
+    const SIZE_OF_LOG: libc::c_long = 10;
+    let null_device = libc::c_long::try_from(libc::makedev(1, 3)).unwrap_or(0x103);
+    let node = libc::c_long::from(libc::S_IFCHR | 0o600);
+    let here = libc::c_long::from(libc::AT_FDCWD);
+    let user = libc::c_long::from(libc::CLONE_NEWUSER);
+    let child = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
+    let name: &CStr = c".oxibot-attack-node";
+    let name = name.as_ptr() as libc::c_long;
+    let (number, a, b, c, d): (libc::c_long, libc::c_long, libc::c_long, libc::c_long, libc::c_long) =
+        match attempt {
+            Attempt::Mount => (libc::SYS_mount, 0, 0, 0, 0),
+            Attempt::Umount => (libc::SYS_umount2, 0, 0, 0, 0),
+            Attempt::PivotRoot => (libc::SYS_pivot_root, 0, 0, 0, 0),
+            Attempt::Chroot => (libc::SYS_chroot, 0, 0, 0, 0),
+            Attempt::Fsopen => (libc::SYS_fsopen, 0, 0, 0, 0),
+            Attempt::OpenTree => (libc::SYS_open_tree, -1, 0, -1, 0),
+            Attempt::MoveMount => (libc::SYS_move_mount, -1, 0, -1, 0),
+            Attempt::MountSetattr => (libc::SYS_mount_setattr, -1, 0, 0, 0),
+            Attempt::Setns => (libc::SYS_setns, -1, 0, 0, 0),
+            Attempt::UnshareUser => (libc::SYS_unshare, user, 0, 0, 0),
+            Attempt::CloneUser => (libc::SYS_clone, child, 0, 0, 0),
+            Attempt::Clone3 => (libc::SYS_clone3, 0, 0, 0, 0),
+            Attempt::Ptrace => (libc::SYS_ptrace, 0, 0, 0, 0),
+            Attempt::ProcessVmReadv => (libc::SYS_process_vm_readv, 1, 0, 0, 0),
+            Attempt::PidfdGetfd => (libc::SYS_pidfd_getfd, -1, -1, 0, 0),
+            Attempt::Kcmp => (libc::SYS_kcmp, 0, 0, -1, 0),
+            Attempt::Keyctl => (libc::SYS_keyctl, -1, 0, 0, 0),
+            Attempt::AddKey => (libc::SYS_add_key, 0, 0, 0, 0),
+            Attempt::IoUringSetup => (libc::SYS_io_uring_setup, 1, 0, 0, 0),
+            Attempt::Bpf => (libc::SYS_bpf, -1, 0, 0, 0),
+            Attempt::PerfEventOpen => (libc::SYS_perf_event_open, 0, 0, -1, -1),
+            Attempt::Userfaultfd => (libc::SYS_userfaultfd, -1, 0, 0, 0),
+            Attempt::OpenByHandleAt => (libc::SYS_open_by_handle_at, -1, 0, 0, 0),
+            Attempt::FanotifyInit => (libc::SYS_fanotify_init, -1, 0, 0, 0),
+            Attempt::FinitModule => (libc::SYS_finit_module, -1, 0, 0, 0),
+            Attempt::KexecLoad => (libc::SYS_kexec_load, 0, 0, 0, 0xffff),
+            Attempt::Reboot => (libc::SYS_reboot, 0, 0, 0, 0),
+            Attempt::Swapon => (libc::SYS_swapon, 0, 0, 0, 0),
+            Attempt::Syslog => (libc::SYS_syslog, SIZE_OF_LOG, 0, 0, 0),
+            Attempt::SeccompListener => (libc::SYS_seccomp, 1, 8, 0, 0),
+            Attempt::ReadImpliesExec => (libc::SYS_personality, READ_IMPLIES_EXEC, 0, 0, 0),
+            Attempt::TypeIntoTerminal => (libc::SYS_ioctl, 0, libc::TIOCSTI as libc::c_long, 0, 0),
+            Attempt::DeviceNode => (libc::SYS_mknodat, here, name, node, null_device),
+            Attempt::Socket(family, kind, protocol) => {
+                (libc::SYS_socket, family.into(), kind.into(), protocol.into(), 0)
+            }
+            Attempt::X32 => (libc::SYS_getpid | X32_BIT, 0, 0, 0, 0),
+        };
+    // SAFETY: no row of the table passes a pointer the kernel could write through: they are null, or the static name
+    // that mknodat only reads. A clone without CLONE_VM copies this single-threaded process.
+    let result = unsafe { libc::syscall(number, a, b, c, d, 0_usize) };
+    if attempt == Attempt::CloneUser && result == 0 {
+        exit_now(0);
+    }
+    Errno::result(result).map(drop)
+}
+
+/// `getpid` by the 32-bit entry of the kernel, with its own numbers that a 64-bit filter does not know.
+#[cfg(target_arch = "x86_64")]
+pub fn attempt_32_bit() -> i64 {
+    let mut number: i64 = 20;
+    // SAFETY: int 0x80 with getpid's 32-bit number takes no pointer; the kernel keeps all registers but rax and,
+    // for a 64-bit caller, r8 to r11.
+    unsafe {
+        std::arch::asm!("int 0x80", inlateout("rax") number, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+    }
+    number
+}
+
+/// Other architectures have no such second entry that is on by default.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn attempt_32_bit() -> i64 {
+    exit_now(128)
+}
+
 /// Brings up the loopback interface of the current network namespace.
 ///
 /// # Errors
@@ -419,10 +546,6 @@ pub fn exit_now(status: i32) -> ! {
 
 // --- files
 
-// --- supervise
-
-// --- files
-
 /// Takes over a descriptor this process was started with. `None` when it is not open.
 ///
 /// Call it once for each number, before anything else could own it: nothing here can tell whether it was taken before.
@@ -446,3 +569,5 @@ pub fn close_from(first: u32) -> nix::Result<()> {
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
     Errno::result(result).map(drop)
 }
+
+// --- supervise

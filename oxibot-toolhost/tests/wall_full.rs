@@ -364,3 +364,83 @@ fn programs_people_use_work_inside() {
         assert_eq!(ran.code(), 0, "{command}: {ran:?}");
     }
 }
+
+#[test]
+fn files_worker_serves_inside_the_view() {
+    use oxibot_proto::codec::{Decoder, frame};
+    use oxibot_toolhost::wall::ZygoteEvent;
+    use oxibot_toolhost::wire::{FilesAnswer, FilesRequest, FilesResult, FilesWork, ToZygote, Wanted};
+    use std::io::{Read, Write};
+    for wanted in [Wanted::Strongest, Wanted::WithoutNamespaces, Wanted::Off] {
+        let mut wall = Wall::with(|profile| profile.wanted = wanted);
+        wall.zygote.ask(ToZygote::MakeFiles).unwrap();
+        let ZygoteEvent::Files(worker) = wall.event() else { panic!("no files worker") };
+        let mut socket = std::os::unix::net::UnixStream::from(worker.socket);
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut ask = |number, work| {
+            socket.write_all(&frame(&FilesRequest { number, work }).unwrap()).unwrap();
+            let mut decoder = Decoder::<FilesAnswer>::new();
+            loop {
+                if let Some(answer) = decoder.next_message().unwrap() {
+                    return answer.result;
+                }
+                let mut buffer = [0; 4096];
+                let count = socket.read(&mut buffer).unwrap();
+                assert!(count > 0, "the worker ended at {wanted:?}");
+                decoder.push(&buffer[..count]);
+            }
+        };
+        let wrote = ask(1, FilesWork::Write { path: "a/b.txt".into(), content: "hi\n".into() });
+        assert!(matches!(wrote, FilesResult::Text { .. } | FilesResult::Done), "{wrote:?}");
+        let outside =
+            ask(2, FilesWork::Read { path: "/etc/passwd".into(), offset: 1, limit: None, numbers: false });
+        assert!(matches!(outside, FilesResult::Denied(_)), "{outside:?}");
+        let made = fs::metadata(wall.workspace.path().join("a/b.txt")).unwrap();
+        assert_eq!(made.uid(), nix::unistd::geteuid().as_raw(), "{wanted:?}");
+        drop(socket);
+        assert!(readable(&worker.pidfd, 10_000), "it ends with its socket");
+    }
+}
+
+/// Everything a call takes from the machine is given back. Memory and descriptors are read from the kernel, after a
+/// first round that fills what is kept on purpose.
+#[test]
+fn a_thousand_calls_leave_nothing_behind() {
+    let calls = if root() { 1_000 } else { 200 };
+    let mut wall = Wall::new();
+    let pid = pid_of(&wall);
+    let round = |wall: &mut Wall, count| {
+        for _ in 0..count {
+            let ran = wall.run(&program(&["/bin/true"]));
+            assert_eq!(ran.code(), 0, "{ran:?}");
+        }
+        // Namespaces are torn down a little after their last process.
+        std::thread::sleep(Duration::from_millis(500));
+        (resident_kb(pid), descriptors(pid))
+    };
+    let before = round(&mut wall, 100);
+    let started = Instant::now();
+    let after = round(&mut wall, calls);
+    eprintln!("{calls} calls in {:?}; zygote {before:?} -> {after:?}", started.elapsed());
+    assert_eq!(before.1, after.1, "descriptors of the zygote");
+    assert!(after.0 <= before.0 + 512, "memory of the zygote grew from {} to {} KiB", before.0, after.0);
+    assert!(after.0 < 16 * 1024, "a zygote is small: {} KiB", after.0);
+}
+
+fn pid_of(wall: &Wall) -> u32 {
+    use std::os::fd::AsRawFd;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", wall.zygote.pidfd().as_raw_fd())).unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+fn resident_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// `None` for an ordinary user: the zygote is not dumpable, so its descriptors are root's to see.
+fn descriptors(pid: u32) -> Option<usize> {
+    fs::read_dir(format!("/proc/{pid}/fd")).ok().map(Iterator::count)
+}

@@ -1,1 +1,50 @@
-//! Placeholder until its owner lands it.
+//! The supervisor: small, synchronous, single-threaded. It judges a call, has it started, watches it and ends it.
+//!
+//! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
+//! in), `broker` (the loop), `admit` (messages become calls or refusals), `calls` (calls become results). The
+//! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `spill`, `collect`,
+//! `seen`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
+//! path that a model chose, looking into what a program printed.
+
+mod admit;
+mod arguments;
+mod audit;
+mod broker;
+mod calls;
+mod collect;
+mod confine;
+mod control;
+mod desk;
+mod environment;
+mod life;
+mod link;
+mod log;
+mod place;
+mod policy;
+mod process;
+mod seen;
+mod settings;
+mod spill;
+mod start;
+mod transfer;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Role `serve`: the supervisor on descriptor 0. Returns when main's connection has ended and every call with it.
+/// Prints what is wrong on standard error; exit status 2 usage, 78 configuration or level, 70 internal.
+pub fn serve_role(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match start::serve(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::always(&error.to_string());
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+/// Role `settings`: prints the toolhost's sections of a configuration file as JSON and exits, 78 if it is wrong.
+pub fn settings_role(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    settings::role(arguments)
+}

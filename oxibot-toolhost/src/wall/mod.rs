@@ -10,6 +10,7 @@
 //! `init` prepares it, `zygote` and `view` build what it stands on, `nursery` and `handle` are the supervisor's side.
 //! Nothing here judges whether a call should run, reads configuration, or looks at what a program printed.
 
+pub mod attack;
 mod channel;
 mod fault;
 mod grants;

@@ -146,7 +146,7 @@ fn pidfd_open(pid: i32) -> Result<OwnedFd, WallFault> {
 
 /// First lines of every role: nothing inherited but fd 0 to 2, and no life without the parent.
 pub(super) fn sanitise() -> Result<OwnedFd, WallFault> {
-    sys::close_inherited().step("close inherited descriptors")?;
+    sys::close_from(3).step("close inherited descriptors")?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie this process to its parent")?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
     let socket = std::io::stdin().as_fd().try_clone_to_owned().step("take the control socket")?;

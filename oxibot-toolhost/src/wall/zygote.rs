@@ -3,7 +3,7 @@
 //! Single-threaded. It reads the supervisor's requests, which carry nothing a model wrote. It builds exactly the wall
 //! it was ordered to build, proves it by a call of its own, and otherwise says what failed and ends.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -387,9 +387,36 @@ fn become_files(ground: &Ground, socket: OwnedFd) -> Result<std::convert::Infall
         Plan::Full | Plan::Bare => privileges::drop_all()?,
         Plan::Off => {}
     }
+    let program = sys::out_of_the_way(ground.program.as_fd()).step("keep our own binary")?;
     nix::unistd::dup2_stdin(&socket).step("connect the control socket")?;
     sys::place_at_three(workspace.as_fd()).step("place the workspace handle")?;
     sys::close_on_exec_from(4).step("close our descriptors")?;
-    let errno = sys::exec_descriptor(ground.program.as_fd(), &[c"oxibot-toolhost", c"files"], &[]);
+    let arguments = files_arguments(ground)?;
+    let arguments: Vec<&CStr> = arguments.iter().map(CString::as_c_str).collect();
+    let errno = sys::exec_descriptor(program.as_fd(), &arguments, &[]);
     Err(fault("execute the files worker", errno))
+}
+
+/// What the worker is told: where the workspace is, which wall to build and verify, which names are guarded.
+fn files_arguments(ground: &Ground) -> Result<Vec<CString>, WallFault> {
+    let mut arguments: Vec<Vec<u8>> = vec![
+        b"oxibot-toolhost".to_vec(),
+        b"files".to_vec(),
+        b"--workspace".to_vec(),
+        ground.profile.workspace.clone(),
+    ];
+    match ground.plan {
+        Plan::Full | Plan::Bare => {
+            arguments.extend([b"--landlock-abi".to_vec(), ground.abi.to_string().into_bytes()]);
+        }
+        Plan::Off => arguments.push(b"--unconfined".to_vec()),
+    }
+    for name in &ground.profile.protect {
+        arguments.extend([b"--protect".to_vec(), name.clone().into_bytes()]);
+    }
+    arguments
+        .into_iter()
+        .map(CString::new)
+        .collect::<Result<_, _>>()
+        .step("name the files worker's arguments")
 }

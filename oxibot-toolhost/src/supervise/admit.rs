@@ -1,0 +1,601 @@
+//! Messages from main become admitted calls or refusals. What happens to an admitted call is in `calls`.
+//!
+//! The order is fixed: is the message legal, is the request understood, is the workspace listed, is there a stop,
+//! what does the policy say, can it be recorded. Nothing in a request widens what the configuration grants.
+
+use std::time::{Duration, Instant};
+
+use oxibot_proto::message::{
+    CallNumber, CallRequest, CloseReason, Denial, GetRequest, JudgedRule, Judgement, MAX_ARGUMENTS,
+    MAX_CHUNK, MainHello, Origin, Outcome, PutRequest, RunRequest, RunningCall, StopScope, Stopped, ToMain,
+    ToToolhost, ToolhostStatus, TransferEnd, Verdict,
+};
+use oxibot_proto::settings::MAX_TIMEOUT_SECONDS;
+use oxibot_proto::state::Stage;
+
+use super::audit::{Subject, capped};
+use super::broker::Broker;
+use super::calls::{Body, Call, Finished, Plan, Shape, millis};
+use super::desk::Owner;
+use super::life::Reason;
+use super::process::Streams;
+use super::transfer::Transfer;
+use super::{environment, log, policy};
+use crate::tools::{self, ToolRequest};
+use crate::wire::{FilesWork, Job};
+
+/// Calls of one connection that may wait for a slot.
+const MAX_QUEUED: usize = 64;
+/// Transfers at once: each may hold a window of chunks.
+const MAX_TRANSFERS: usize = 16;
+/// Bytes of a run's arguments: they have to fit a frame to the init.
+const MAX_ARGV: usize = 900 * 1024;
+/// Bytes of a claimed name that are kept.
+const MAX_CLAIM: usize = 256;
+/// Deadline of a file tool.
+const FILES_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A request that was understood, before it is judged.
+struct Asked {
+    number: CallNumber,
+    tool: String,
+    origin: Origin,
+    workspace: Option<String>,
+    detail: String,
+}
+
+impl Broker {
+    /// One legal message.
+    pub(crate) fn message(&mut self, link: u64, message: ToToolhost, now: Instant) {
+        match message {
+            ToToolhost::Hello(hello) => self.greet(link, &hello, now),
+            ToToolhost::ListTools => self.list_tools(link, now),
+            ToToolhost::Call(request) => {
+                if self.number_is_new(link, request.call, "Call", now) {
+                    self.call(link, request, now);
+                }
+            }
+            ToToolhost::Judge(request) => {
+                if self.number_is_new(link, request.call, "Judge", now) {
+                    let judgement = self.judgement(&request);
+                    self.send(link, &ToMain::Judgement(judgement), now);
+                }
+            }
+            ToToolhost::Run(request) => {
+                if self.number_is_new(link, request.call, "Run", now) {
+                    self.run(link, request, now);
+                }
+            }
+            ToToolhost::Stdin(chunk) => {
+                if self.number_is_known(link, chunk.call, "Stdin", now) {
+                    self.stdin(link, chunk.call, chunk.data, now);
+                }
+            }
+            ToToolhost::Cancel(number) => {
+                if self.number_is_known(link, number, "Cancel", now) {
+                    self.cancel(link, number, now);
+                }
+            }
+            ToToolhost::Put(request) => {
+                if self.number_is_new(link, request.call, "Put", now) {
+                    self.put(link, request, now);
+                }
+            }
+            ToToolhost::PutChunk(chunk) => {
+                if self.number_is_known(link, chunk.call, "PutChunk", now)
+                    && let Some(key) = self.transfer_key(link, chunk.call)
+                {
+                    let steps =
+                        self.transfers.get_mut(&key).map(|(_, _, transfer)| transfer.chunk(chunk, now));
+                    match steps {
+                        Some(Ok(steps)) => self.transfer_steps(key, steps, now),
+                        Some(Err(_)) => self.illegal(link, "PutChunk", now),
+                        None => {}
+                    }
+                }
+            }
+            ToToolhost::Get(request) => {
+                if self.number_is_new(link, request.call, "Get", now) {
+                    self.get(link, request, now);
+                }
+            }
+            ToToolhost::Taken(number) => {
+                if self.number_is_known(link, number, "Taken", now) {
+                    self.taken(link, number, now);
+                }
+            }
+            ToToolhost::Status => {
+                let status = self.status(now);
+                self.send(link, &ToMain::Status(status), now);
+            }
+            ToToolhost::Stop(scope) => {
+                let stopped = self.stop_calls(scope, now);
+                self.send(link, &ToMain::Stopped(stopped), now);
+            }
+        }
+    }
+
+    fn greet(&mut self, link: u64, hello: &MainHello, now: Instant) {
+        if hello.magic != oxibot_proto::MAGIC {
+            let detail = "the first message is not a hello of this protocol".to_owned();
+            return self.close(link, CloseReason::Malformed { detail }, now);
+        }
+        if hello.version != oxibot_proto::PROTOCOL_VERSION {
+            let ours = oxibot_proto::PROTOCOL_VERSION;
+            return self.close(link, CloseReason::VersionMismatch { ours }, now);
+        }
+        if let Some(link) = self.links.get_mut(&link) {
+            link.stage = Stage::Open;
+        }
+    }
+
+    fn list_tools(&mut self, link: u64, now: Instant) {
+        let disabled = &self.fixed.settings.tools.disabled;
+        let offered = tools::specs().into_iter().filter(|tool| !disabled.contains(&tool.name)).collect();
+        self.send(link, &ToMain::Tools(offered), now);
+    }
+
+    fn illegal(&mut self, link: u64, message: &str, now: Instant) {
+        self.close(link, CloseReason::Illegal { message: message.to_owned() }, now);
+    }
+
+    fn number_is_new(&mut self, link: u64, number: CallNumber, message: &str, now: Instant) -> bool {
+        let new = self.links.get_mut(&link).is_some_and(|link| link.seen.take(number).is_ok());
+        if !new {
+            self.illegal(link, message, now);
+        }
+        new
+    }
+
+    /// A number may name a call that just ended; one that was never used is a fault of the peer.
+    fn number_is_known(&mut self, link: u64, number: CallNumber, message: &str, now: Instant) -> bool {
+        let known = self.links.get(&link).is_some_and(|link| link.seen.knows(number));
+        if !known {
+            self.illegal(link, message, now);
+        }
+        known
+    }
+
+    fn call_key(&self, link: u64, number: CallNumber) -> Option<u64> {
+        self.calls.iter().find(|(_, c)| c.link == link && c.number == number).map(|(key, _)| *key)
+    }
+
+    fn transfer_key(&self, link: u64, number: CallNumber) -> Option<u64> {
+        self.transfers.iter().find(|(_, (l, _, t))| *l == link && t.number() == number).map(|(key, _)| *key)
+    }
+
+    fn call_id(&mut self) -> String {
+        let counter = self.key();
+        format!("{}-{counter:04x}", self.fixed.id_prefix)
+    }
+
+    fn place_of(&self, workspace: Option<&str>) -> Result<usize, Denial> {
+        let Some(asked) = workspace else { return Ok(0) };
+        self.places.iter().position(|place| place.workspace.answers_to(asked)).ok_or_else(|| Denial {
+            rule: "workspace.unlisted".to_owned(),
+            reason: format!("{} is not a configured workspace", capped(asked, MAX_CLAIM)),
+            hint: "name a workspace of the configuration, or leave the workspace out".to_owned(),
+        })
+    }
+
+    fn call(&mut self, link: u64, request: CallRequest, now: Instant) {
+        let asked = Asked {
+            number: request.call,
+            tool: canonical(&request.tool),
+            origin: request.origin,
+            workspace: request.workspace,
+            detail: String::new(),
+        };
+        let parsed = self.parse(&request.tool, &request.arguments);
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(message) => return self.refuse(link, &asked, Outcome::Failed { message }, now),
+        };
+        let asked = Asked { detail: detail(&parsed), ..asked };
+        let judged = policy::judge(&parsed);
+        let limit = self.fixed.settings.limits.max_timeout_seconds.min(MAX_TIMEOUT_SECONDS);
+        let (wanted, body): (Duration, Box<dyn FnOnce(&Self, usize) -> Body>) = match parsed {
+            ToolRequest::Bash { command, timeout_s, cwd } => {
+                let seconds = timeout_s.unwrap_or(self.fixed.settings.tools.exec.timeout).min(limit);
+                let argv = ["/bin/bash", "--norc", "--noprofile", "-c"].map(|word| word.as_bytes().to_vec());
+                let argv: Vec<Vec<u8>> = argv.into_iter().chain([command.into_bytes()]).collect();
+                let directory = cwd.unwrap_or_default().into_bytes();
+                let plan =
+                    move |broker: &Self, place: usize| broker.plan(place, argv, directory, Shape::Tool);
+                (Duration::from_secs(seconds.into()), Box::new(plan))
+            }
+            ToolRequest::Files(work) => (FILES_TIMEOUT, Box::new(move |_, _| Body::Files(Some(work)))),
+        };
+        let timeout = narrowed(wanted, request.timeout_ms);
+        let rule = judged.rules.into_iter().next();
+        let denied = match (judged.verdict, rule) {
+            (Verdict::Allow, _) => None,
+            (Verdict::Ask, _) if request.approved_at_terminal => None,
+            (Verdict::Ask, rule) => Some(Outcome::NeedsApproval(denial(rule))),
+            (Verdict::Block, rule) => Some(Outcome::Denied(denial(rule))),
+        };
+        self.admit(link, asked, denied, timeout, body, now);
+    }
+
+    fn run(&mut self, link: u64, request: RunRequest, now: Instant) {
+        let printable: Vec<_> = request.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        let asked = Asked {
+            number: request.call,
+            tool: "sandbox run".to_owned(),
+            origin: request.origin,
+            workspace: request.workspace,
+            detail: printable.join(" "),
+        };
+        let size: usize = request.argv.iter().map(|word| word.len() + 1).sum();
+        let fault = if request.argv.first().is_none_or(Vec::is_empty) {
+            Some("there is no program to run")
+        } else if request.argv.iter().any(|word| word.contains(&0)) {
+            Some("an argument holds a NUL byte")
+        } else if size > MAX_ARGV {
+            Some("the arguments are too long; write them to a file")
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            return self.refuse(link, &asked, Outcome::Failed { message: fault.to_owned() }, now);
+        }
+        let limit = Duration::from_secs(
+            self.fixed.settings.limits.max_timeout_seconds.min(MAX_TIMEOUT_SECONDS).into(),
+        );
+        let standard = Duration::from_secs(self.fixed.settings.tools.exec.timeout.into());
+        let timeout = request.timeout_ms.map_or(standard, Duration::from_millis).min(limit);
+        let argv = request.argv;
+        let plan = move |broker: &Self, place: usize| broker.plan(place, argv, Vec::new(), Shape::Run);
+        self.admit(link, asked, None, timeout, Box::new(plan), now);
+    }
+
+    fn plan(&self, place: usize, argv: Vec<Vec<u8>>, directory: Vec<u8>, shape: Shape) -> Body {
+        let workspace = self.places.get(place).map(|place| place.workspace.bytes()).unwrap_or_default();
+        let environment = environment::build(&workspace, &self.fixed.machine, &self.fixed.settings.sandbox);
+        let job = Job { argv, environment, directory, limits: self.fixed.settings.limits };
+        Body::Planned(Box::new(Plan::new(job, shape)))
+    }
+
+    fn parse(&self, tool: &str, arguments: &str) -> Result<ToolRequest, String> {
+        if arguments.len() > MAX_ARGUMENTS {
+            return Err(format!("the arguments are longer than {MAX_ARGUMENTS} bytes; write them to a file"));
+        }
+        if self.fixed.settings.tools.disabled.contains(&canonical(tool)) {
+            return Err(format!("the tool `{}` is disabled by the configuration", canonical(tool)));
+        }
+        tools::parse(tool, arguments).map_err(|error| error.to_string())
+    }
+
+    /// The common gate of calls and runs: workspace, stop, verdict, record, queue.
+    fn admit(
+        &mut self,
+        link: u64,
+        asked: Asked,
+        denied: Option<Outcome>,
+        timeout: Duration,
+        body: Box<dyn FnOnce(&Self, usize) -> Body>,
+        now: Instant,
+    ) {
+        let place = match self.place_of(asked.workspace.as_deref()) {
+            Ok(place) => place,
+            Err(denial) => return self.refuse(link, &asked, Outcome::Denied(denial), now),
+        };
+        if self.stop.is_set() {
+            return self.refuse(link, &asked, Outcome::Denied(stop_denial()), now);
+        }
+        if let Some(denied) = denied {
+            return self.refuse(link, &asked, denied, now);
+        }
+        let subject = self.subject(&asked, place);
+        let level = self.places.get(place).map_or(self.fixed.wall.level, super::place::Place::level);
+        if let Err(error) = self.audit.call(&subject, "allow", None, level) {
+            let message = format!("audit.unwritable: {error}");
+            let finished = Finished::plain(Outcome::Internal { message });
+            return self.deliver(link, asked.number, &subject, finished, (level, Duration::ZERO), now);
+        }
+        let waiting =
+            self.queue.iter().filter(|key| self.calls.get(key).is_some_and(|c| c.link == link)).count();
+        if waiting >= MAX_QUEUED {
+            return self.close(link, CloseReason::Overload, now);
+        }
+        let origin = Origin {
+            who: subject.who.clone(),
+            channel: subject.channel.clone(),
+            session: subject.session.clone(),
+        };
+        let body = body(self, place);
+        let key = self.key();
+        let call = Call {
+            link,
+            number: asked.number,
+            origin,
+            place,
+            subject,
+            admitted: now,
+            started: None,
+            timeout,
+            body,
+            last_progress: now,
+        };
+        self.calls.insert(key, call);
+        self.queue.push_back(key);
+        // At once, so that a full queue means full slots and not merely a batch that came in one piece.
+        self.start_queued(now);
+    }
+
+    fn subject(&mut self, asked: &Asked, place: usize) -> Subject {
+        let id = self.call_id();
+        let workspace =
+            self.places.get(place).map(|place| place.workspace.path.to_string_lossy().into_owned());
+        Subject::new(&id, &asked.tool, &asked.origin, &workspace.unwrap_or_default(), &asked.detail)
+    }
+
+    /// Refuses before anything ran. Recorded all the same.
+    fn refuse(&mut self, link: u64, asked: &Asked, outcome: Outcome, now: Instant) {
+        let place = self.place_of(asked.workspace.as_deref()).unwrap_or_default();
+        let subject = self.subject(asked, place);
+        let level = self.places.get(place).map_or(self.fixed.wall.level, super::place::Place::level);
+        let (verdict, rule) = match &outcome {
+            Outcome::Denied(denial) => ("block", Some(denial.rule.as_str())),
+            Outcome::NeedsApproval(denial) => ("ask", Some(denial.rule.as_str())),
+            Outcome::Completed
+            | Outcome::Failed { .. }
+            | Outcome::TimedOut
+            | Outcome::Cancelled
+            | Outcome::Killed { .. }
+            | Outcome::Internal { .. } => ("invalid", None),
+        };
+        if let Err(error) = self.audit.call(&subject, verdict, rule, level) {
+            self.log.line(&error.to_string(), now);
+        }
+        self.deliver(link, asked.number, &subject, Finished::plain(outcome), (level, Duration::ZERO), now);
+    }
+
+    fn judgement(&self, request: &CallRequest) -> Judgement {
+        let block = |id: &str, reason: String, alternative: &str| Judgement {
+            call: request.call,
+            verdict: Verdict::Block,
+            rules: vec![JudgedRule { id: id.to_owned(), reason, alternative: alternative.to_owned() }],
+            commands: Vec::new(),
+        };
+        let parsed = match self.parse(&request.tool, &request.arguments) {
+            Ok(parsed) => parsed,
+            Err(message) => return block("arguments.invalid", message, "correct the call"),
+        };
+        if let Err(denial) = self.place_of(request.workspace.as_deref()) {
+            return block(&denial.rule, denial.reason, &denial.hint);
+        }
+        let policy::Judged { verdict, rules, mut commands } = policy::judge(&parsed);
+        for command in &mut commands {
+            *command = capped(command, MAX_CHUNK / 64);
+        }
+        Judgement { call: request.call, verdict, rules, commands }
+    }
+
+    fn stdin(&mut self, link: u64, number: CallNumber, data: Vec<u8>, now: Instant) {
+        let Some(key) = self.call_key(link, number) else {
+            // The run is over: its input has nowhere to go, but the sender waits for an answer.
+            return self.send(link, &ToMain::StdinTaken(number), now);
+        };
+        let too_large = data.len() > MAX_CHUNK;
+        let legal = match self.calls.get_mut(&key).map(|call| &mut call.body) {
+            Some(Body::Process(process)) => match &mut process.streams {
+                Streams::Apart { input, .. } => !too_large && input.push(data).is_ok(),
+                Streams::Together { .. } => false,
+            },
+            Some(Body::Planned(plan)) => !too_large && plan.push_input(data).is_ok(),
+            Some(Body::Files(_)) | None => false,
+        };
+        if legal {
+            self.input_ready(key);
+        } else {
+            self.illegal(link, "Stdin", now);
+        }
+    }
+
+    fn cancel(&mut self, link: u64, number: CallNumber, now: Instant) {
+        if let Some(key) = self.call_key(link, number) {
+            self.end_call(key, Reason::Cancelled, now);
+        } else if let Some(key) = self.transfer_key(link, number) {
+            self.end_transfer(key, Outcome::Cancelled, now);
+        }
+    }
+
+    fn taken(&mut self, link: u64, number: CallNumber, now: Instant) {
+        if let Some(key) = self.call_key(link, number) {
+            if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
+                process.taken();
+            }
+        } else if let Some(key) = self.transfer_key(link, number)
+            && let Some((_, _, transfer)) = self.transfers.get_mut(&key)
+        {
+            let steps = transfer.taken(now);
+            self.transfer_steps(key, steps, now);
+        }
+    }
+
+    fn put(&mut self, link: u64, request: PutRequest, now: Instant) {
+        let PutRequest { call, workspace, path, size } = request;
+        let number = self.key();
+        let made = Transfer::put(call, number, path.clone(), size, now);
+        self.begin_transfer(link, call, workspace.as_deref(), ("put_file", &path), number, made, now);
+    }
+
+    fn get(&mut self, link: u64, request: GetRequest, now: Instant) {
+        let GetRequest { call, workspace, path, max_size } = request;
+        let number = self.key();
+        let made = Ok(Transfer::get(call, number, path.clone(), max_size, now));
+        self.begin_transfer(link, call, workspace.as_deref(), ("get_file", &path), number, made, now);
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the two kinds of transfer differ only in what they pass here"
+    )]
+    fn begin_transfer(
+        &mut self,
+        link: u64,
+        call: CallNumber,
+        workspace: Option<&str>,
+        (kind, path): (&str, &str),
+        number: u64,
+        made: Result<(Transfer, FilesWork), Outcome>,
+        now: Instant,
+    ) {
+        let origin = Origin { who: String::new(), channel: String::new(), session: String::new() };
+        let asked = Asked {
+            number: call,
+            tool: kind.to_owned(),
+            origin,
+            workspace: workspace.map(str::to_owned),
+            detail: path.to_owned(),
+        };
+        let admitted = self.admit_transfer(&asked).and_then(|place| made.map(|made| (place, made)));
+        match admitted {
+            Ok((place, (transfer, work))) => {
+                let key = self.key();
+                self.transfers.insert(key, (link, place, transfer));
+                if let Some(place) = self.places.get_mut(place) {
+                    place.bulk.put(number, work, Owner::Transfer(key));
+                    place.used(now);
+                }
+            }
+            Err(outcome) => {
+                self.send(link, &ToMain::TransferEnd(TransferEnd { call, outcome, size: 0 }), now);
+            }
+        }
+    }
+
+    fn admit_transfer(&mut self, asked: &Asked) -> Result<usize, Outcome> {
+        let place = self.place_of(asked.workspace.as_deref()).map_err(Outcome::Denied)?;
+        if self.stop.is_set() {
+            return Err(Outcome::Denied(stop_denial()));
+        }
+        if self.transfers.len() >= MAX_TRANSFERS {
+            let message = format!("{MAX_TRANSFERS} transfers are running; try again when one has ended");
+            return Err(Outcome::Failed { message });
+        }
+        let subject = self.subject(asked, place);
+        let level = self.places.get(place).map_or(self.fixed.wall.level, super::place::Place::level);
+        self.audit
+            .call(&subject, "allow", None, level)
+            .map_err(|error| Outcome::Internal { message: format!("audit.unwritable: {error}") })?;
+        Ok(place)
+    }
+
+    fn status(&self, now: Instant) -> ToolhostStatus {
+        let running = self.calls.values().filter(|call| call.started.is_some()).map(|call| RunningCall {
+            call_id: call.subject.call_id.clone(),
+            tool: call.subject.tool.clone(),
+            elapsed_ms: millis(now.saturating_duration_since(call.admitted)),
+            origin: call.origin.clone(),
+        });
+        let zygotes: usize = self.places.iter().map(super::place::Place::zygotes).sum();
+        ToolhostStatus {
+            wall: self.fixed.wall.clone(),
+            running: running.collect(),
+            zygotes: u32::try_from(zygotes).unwrap_or(u32::MAX),
+            stopped: self.stop.is_set(),
+        }
+    }
+
+    fn stop_calls(&mut self, scope: StopScope, now: Instant) -> Stopped {
+        let done = match scope {
+            StopScope::Running => Ok(()),
+            StopScope::All => self.stop.set(),
+            StopScope::Clear => self.stop.clear(),
+        };
+        if let Err(errno) = done {
+            log::always(&format!("cannot change the stop file: {errno}"));
+        }
+        let event = match scope {
+            StopScope::Running => "emergency_stop",
+            StopScope::All => "emergency_stop_all",
+            StopScope::Clear => "emergency_stop_cleared",
+        };
+        if let Err(error) = self.audit.event(event) {
+            self.log.line(&error.to_string(), now);
+        }
+        let mut ended = 0;
+        if scope != StopScope::Clear {
+            let calls: Vec<u64> = self.calls.keys().copied().collect();
+            ended = u32::try_from(calls.len()).unwrap_or(u32::MAX);
+            for key in calls {
+                self.end_call(key, Reason::Stopped, now);
+            }
+            let transfers: Vec<u64> = self.transfers.keys().copied().collect();
+            for key in transfers {
+                self.end_transfer(key, Outcome::Cancelled, now);
+            }
+        }
+        Stopped { ended, refusing: self.stop.is_set() }
+    }
+}
+
+/// Canonical name of a tool; what was asked for, capped, when there is no such tool.
+fn canonical(name: &str) -> String {
+    tools::find(name).map_or_else(|| capped(name, MAX_CLAIM), |tool| tool.name.to_owned())
+}
+
+/// A request may shorten its deadline, never lengthen it.
+fn narrowed(wanted: Duration, asked_ms: Option<u64>) -> Duration {
+    asked_ms.map_or(wanted, |asked| wanted.min(Duration::from_millis(asked)))
+}
+
+fn denial(rule: Option<JudgedRule>) -> Denial {
+    // A verdict without a rule would be a fault of the policy; it is refused all the same.
+    let rule = rule.unwrap_or_else(|| JudgedRule {
+        id: "policy.unknown".to_owned(),
+        reason: "the policy gave no reason".to_owned(),
+        alternative: "ask for something else".to_owned(),
+    });
+    Denial { rule: rule.id, reason: rule.reason, hint: rule.alternative }
+}
+
+fn stop_denial() -> Denial {
+    Denial {
+        rule: "stop.active".to_owned(),
+        reason: "an emergency stop is active: new calls are refused".to_owned(),
+        hint: "run `oxibot stop --clear` to accept calls again".to_owned(),
+    }
+}
+
+/// What a request is recorded as: the command line or the path, never contents.
+fn detail(request: &ToolRequest) -> String {
+    match request {
+        ToolRequest::Bash { command, .. } => command.clone(),
+        ToolRequest::Files(work) => match work {
+            FilesWork::Read { path, .. }
+            | FilesWork::Write { path, .. }
+            | FilesWork::Edit { path, .. }
+            | FilesWork::List { path, .. }
+            | FilesWork::Grep { path, .. }
+            | FilesWork::Find { path, .. }
+            | FilesWork::PutOpen { path, .. }
+            | FilesWork::GetOpen { path, .. } => path.clone(),
+            FilesWork::SpillOpen { .. }
+            | FilesWork::SpillWrite { .. }
+            | FilesWork::SpillClose { .. }
+            | FilesWork::PutWrite { .. }
+            | FilesWork::PutClose { .. }
+            | FilesWork::PutAbort { .. }
+            | FilesWork::GetRead { .. }
+            | FilesWork::GetClose { .. }
+            | FilesWork::GitCheckpoint
+            | FilesWork::GitRestore => String::new(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_can_shorten_its_deadline_and_not_lengthen_it() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(narrowed(minute, None), minute);
+        assert_eq!(narrowed(minute, Some(5)), Duration::from_millis(5));
+        assert_eq!(narrowed(minute, Some(u64::MAX)), minute);
+    }
+}

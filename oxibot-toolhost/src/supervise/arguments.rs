@@ -1,0 +1,99 @@
+//! The argument vector of `serve` and `settings`. It is written by the launcher, not by a person, so it is strict.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Arguments of `oxibot-toolhost serve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Serve {
+    /// Configuration file, if there is one.
+    pub(crate) config: Option<PathBuf>,
+    /// OxiBot's home, for audit, stop file and control socket.
+    pub(crate) home: Option<PathBuf>,
+    /// Workspaces a person named on the command line; the first becomes the default.
+    pub(crate) workspaces: Vec<PathBuf>,
+    /// How often `--no-sandbox` was given. Root must give it twice.
+    pub(crate) no_sandbox: u8,
+    /// Build the wall as if the kernel refused namespaces. Lowers what is reported with what is enforced.
+    pub(crate) without_namespaces: bool,
+}
+
+/// The arguments are not ours.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ArgumentsError {
+    #[error("cannot accept argument {0:?}: not known")]
+    Unknown(OsString),
+    #[error("cannot accept {0}: its value is missing")]
+    Missing(&'static str),
+    #[error("cannot serve: --socket-fd 0 is required")]
+    NoSocket,
+}
+
+/// Parses what follows `serve`.
+pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<Serve, ArgumentsError> {
+    let mut parsed =
+        Serve { config: None, home: None, workspaces: Vec::new(), no_sandbox: 0, without_namespaces: false };
+    let mut socket = false;
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let mut path =
+            |name: &'static str| arguments.next().map(PathBuf::from).ok_or(ArgumentsError::Missing(name));
+        match argument.to_str() {
+            Some("--socket-fd") => {
+                socket = path("--socket-fd")?.as_os_str() == "0";
+                if !socket {
+                    return Err(ArgumentsError::NoSocket);
+                }
+            }
+            Some("--config") => parsed.config = Some(path("--config")?),
+            Some("--home") => parsed.home = Some(path("--home")?),
+            Some("--workspace") => parsed.workspaces.push(path("--workspace")?),
+            Some("--no-sandbox") => parsed.no_sandbox = parsed.no_sandbox.saturating_add(1),
+            Some("--without-namespaces") => parsed.without_namespaces = true,
+            Some(_) | None => return Err(ArgumentsError::Unknown(argument)),
+        }
+    }
+    if socket { Ok(parsed) } else { Err(ArgumentsError::NoSocket) }
+}
+
+/// Parses what follows `settings`: the file to read, if any.
+pub(crate) fn settings(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<Option<PathBuf>, ArgumentsError> {
+    let mut arguments = arguments.into_iter();
+    let mut file = None;
+    while let Some(argument) = arguments.next() {
+        if argument != "--file" {
+            return Err(ArgumentsError::Unknown(argument));
+        }
+        file = Some(PathBuf::from(arguments.next().ok_or(ArgumentsError::Missing("--file"))?));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn whole_command_line_is_understood() {
+        let parsed = serve(words(
+            "--socket-fd 0 --config /c --home /h --workspace /a --workspace /b --no-sandbox --no-sandbox",
+        ))
+        .unwrap();
+        assert_eq!(parsed.workspaces, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!((parsed.no_sandbox, parsed.home), (2, Some(PathBuf::from("/h"))));
+    }
+
+    #[test]
+    fn unknown_and_incomplete_arguments_are_refused() {
+        assert_eq!(serve(words("--socket-fd 0 --policy x")), Err(ArgumentsError::Unknown("--policy".into())));
+        assert_eq!(serve(words("--socket-fd 0 --home")), Err(ArgumentsError::Missing("--home")));
+        assert_eq!(serve(words("--home /h")), Err(ArgumentsError::NoSocket));
+        assert_eq!(serve(words("--socket-fd 5")), Err(ArgumentsError::NoSocket));
+    }
+}

@@ -1,0 +1,466 @@
+//! Reads the sections the toolhost obeys out of the configuration file, in a short-lived child.
+//!
+//! The child parses the whole file, keeps `tools`, `sandbox`, `limits` and the workspace, and prints only these, so
+//! that no key or token of the other sections ever is in the supervisor's memory. Main checks the rest of the file.
+//! Error texts name keys and positions, never values.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use oxibot_proto::message::Level;
+use oxibot_proto::settings::{Exec, Limits, MAX_TIMEOUT_SECONDS, Sandbox, ToolhostSettings, Tools};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
+
+use super::{arguments, log};
+
+/// Largest configuration file, and largest answer of the child. Prevents a device or a log from being read whole.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+/// Variables that may override a setting, by the start of their name. Everything else stays out of the child.
+const OVERRIDES: [&str; 3] = ["OXIBOT_TOOLS__", "OXIBOT_SANDBOX__", "OXIBOT_LIMITS__"];
+/// The one override outside our sections.
+const WORKSPACE_OVERRIDE: &str = "OXIBOT_AGENTS__DEFAULTS__WORKSPACE";
+
+/// Objects we read. serde would also take an array in their place, by position.
+const SECTIONS: [&str; 9] = [
+    "",
+    "/tools",
+    "/tools/exec",
+    "/tools/bash",
+    "/sandbox",
+    "/sandbox/git",
+    "/limits",
+    "/agents",
+    "/agents/defaults",
+];
+
+/// The configuration cannot be obeyed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum SettingsError {
+    #[error("cannot read {path}: {cause}")]
+    Read { path: String, cause: String },
+    #[error("cannot use {path}: {cause}")]
+    Syntax { path: String, cause: String },
+    #[error("cannot use the environment variable {name}: {cause}")]
+    Variable { name: String, cause: String },
+    #[error("cannot use {key}: {cause}")]
+    Value { key: &'static str, cause: String },
+    #[error("cannot read the configuration: {0}")]
+    Child(String),
+}
+
+/// Role `settings`: reads, checks, prints the sections as JSON.
+pub(crate) fn role(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let result = arguments::settings(arguments)
+        .map_err(|error| SettingsError::Child(error.to_string()))
+        .and_then(|file| extract_file(file.as_deref(), &environment()));
+    match result {
+        Ok(settings) => {
+            let printed = serde_json::to_string(&settings)
+                .map_err(|error| error.to_string())
+                .and_then(|text| writeln!(std::io::stdout(), "{text}").map_err(|error| error.to_string()));
+            match printed {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(70),
+            }
+        }
+        Err(error) => {
+            log::always(&error.to_string());
+            ExitCode::from(78)
+        }
+    }
+}
+
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .filter(|(name, _)| is_override(name))
+        .collect()
+}
+
+fn is_override(name: &str) -> bool {
+    name == WORKSPACE_OVERRIDE || OVERRIDES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Runs the child and takes its answer. Blocks until it ends; the launcher watches over us.
+pub(crate) fn read(file: Option<&Path>) -> Result<ToolhostSettings, SettingsError> {
+    let child_error = |error: std::io::Error| SettingsError::Child(error.to_string());
+    // The child's own /proc/self/exe is this very program, whatever its path means by now.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("settings").env_clear().envs(environment());
+    if let Some(file) = file {
+        command.arg("--file").arg(file);
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(child_error)?;
+    let mut text = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(MAX_FILE).read_to_string(&mut text).map_err(child_error)?;
+    }
+    let status = child.wait().map_err(child_error)?;
+    if !status.success() {
+        return Err(SettingsError::Child("see above".to_owned()));
+    }
+    serde_json::from_str(&text).map_err(|error| SettingsError::Child(error.to_string()))
+}
+
+fn extract_file(
+    file: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+) -> Result<ToolhostSettings, SettingsError> {
+    let Some(path) = file else { return extract("{}", "the defaults", environment) };
+    let shown = path.display().to_string();
+    let read_error = |cause: String| SettingsError::Read { path: shown.clone(), cause };
+    let mut text = String::new();
+    let opened = std::fs::File::open(path).map_err(|error| read_error(error.to_string()))?;
+    opened.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| read_error(error.to_string()))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(read_error(format!("it is larger than {MAX_FILE} bytes")));
+    }
+    extract(&text, &shown, environment)
+}
+
+/// The whole file as far as we read it. Unknown sections are main's to refuse.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Whole {
+    tools: ToolsSection,
+    sandbox: Sandbox,
+    limits: Limits,
+    agents: AgentsSection,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct ToolsSection {
+    restrict_to_workspace: bool,
+    #[serde(alias = "bash")]
+    exec: Exec,
+    disabled: Vec<String>,
+    /// Read by main and the fetch worker; holds the search key, so it is skipped unread.
+    #[serde(rename = "web")]
+    _web: Option<IgnoredAny>,
+    /// Not ours yet.
+    #[serde(rename = "mcpServers")]
+    _mcp_servers: Option<IgnoredAny>,
+}
+
+impl Default for ToolsSection {
+    fn default() -> Self {
+        let Tools { restrict_to_workspace, exec, disabled, web: _ } = Tools::default();
+        Self { restrict_to_workspace, exec, disabled, _web: None, _mcp_servers: None }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct AgentsSection {
+    defaults: AgentDefaults,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct AgentDefaults {
+    workspace: Option<String>,
+}
+
+fn extract(
+    text: &str,
+    shown: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<ToolhostSettings, SettingsError> {
+    let syntax = |error: &serde_json::Error| SettingsError::Syntax {
+        path: shown.to_owned(),
+        cause: explain(&error.to_string()),
+    };
+    // The typed reading comes first, because only it knows line and column.
+    let mut whole: Whole = serde_json::from_str(text).map_err(|error| syntax(&error))?;
+    let mut tree: Value = serde_json::from_str(text).map_err(|error| syntax(&error))?;
+    for section in SECTIONS {
+        if !tree.pointer(section).is_none_or(Value::is_object) {
+            let cause =
+                format!("{} must be an object", if section.is_empty() { "the file" } else { section });
+            return Err(SettingsError::Syntax { path: shown.to_owned(), cause });
+        }
+    }
+    for (name, value) in environment {
+        whole = overridden(&mut tree, name, value)?;
+    }
+    let ToolsSection { restrict_to_workspace, exec, disabled, .. } = whole.tools;
+    let settings = ToolhostSettings {
+        tools: Tools { restrict_to_workspace, exec, disabled, ..Tools::default() },
+        sandbox: whole.sandbox,
+        limits: whole.limits,
+        workspaces: whole.agents.defaults.workspace.into_iter().collect(),
+    };
+    check(&settings)?;
+    Ok(settings)
+}
+
+/// Applies one variable `OXIBOT_A__B_C` as key `a.bC`: as JSON if that fits the key, as plain text otherwise.
+fn overridden(tree: &mut Value, name: &str, value: &str) -> Result<Whole, SettingsError> {
+    let path: Vec<String> = name.trim_start_matches("OXIBOT_").split("__").map(camel_case).collect();
+    let mut cause = String::new();
+    let as_json = serde_json::from_str::<Value>(value).ok();
+    for candidate in as_json.into_iter().chain([Value::String(value.to_owned())]) {
+        let mut attempt = tree.clone();
+        set(&mut attempt, &path, candidate);
+        match typed::<Whole>(&attempt) {
+            Ok(whole) => {
+                *tree = attempt;
+                return Ok(whole);
+            }
+            Err(error) => cause = error,
+        }
+    }
+    Err(SettingsError::Variable { name: name.to_owned(), cause })
+}
+
+fn typed<T: DeserializeOwned>(tree: &Value) -> Result<T, String> {
+    T::deserialize(tree).map_err(|error| explain(&error.to_string()))
+}
+
+fn camel_case(segment: &str) -> String {
+    let mut out = String::new();
+    for (index, word) in segment.to_ascii_lowercase().split('_').enumerate() {
+        let mut letters = word.chars();
+        match letters.next() {
+            Some(first) if index > 0 => out.extend(first.to_uppercase()),
+            Some(first) => out.push(first),
+            None => {}
+        }
+        out.extend(letters);
+    }
+    out
+}
+
+fn set(tree: &mut Value, path: &[String], value: Value) {
+    let Some((first, rest)) = path.split_first() else {
+        *tree = value;
+        return;
+    };
+    if !tree.is_object() {
+        *tree = Value::Object(serde_json::Map::new());
+    }
+    if let Value::Object(map) = tree {
+        // Two names of one key in one object would be a duplicate: the older name gives way to the canonical one.
+        let name = if first == "bash" { "exec" } else { first };
+        if name == "exec"
+            && let Some(older) = map.remove("bash")
+        {
+            map.insert(name.to_owned(), older);
+        }
+        set(map.entry(name.to_owned()).or_insert(Value::Null), rest, value);
+    }
+}
+
+/// Takes quoted values out of a serde error and adds the nearest known key.
+fn explain(error: &str) -> String {
+    // serde quotes values as string "..." and names in backticks; only names may be shown.
+    let mut text = String::new();
+    let mut quoted = false;
+    let mut escaped = false;
+    for letter in error.chars() {
+        match letter {
+            '"' if !escaped => {
+                quoted = !quoted;
+                text.push('"');
+            }
+            _ if quoted => {}
+            other => text.push(other),
+        }
+        escaped = quoted && letter == '\\' && !escaped;
+    }
+    if !text.contains("unknown field") && !text.contains("unknown variant") {
+        return text;
+    }
+    let names: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    let nearest = names.split_first().and_then(|(unknown, known)| {
+        known.iter().map(|name| (distance(unknown, name), *name)).min().filter(|(far, _)| *far <= 3)
+    });
+    match nearest {
+        Some((_, name)) => format!("{text}; did you mean `{name}`?"),
+        None => text,
+    }
+}
+
+fn distance(left: &str, right: &str) -> usize {
+    let (left, right) = (left.to_ascii_lowercase(), right.to_ascii_lowercase());
+    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
+    for (i, a) in left.chars().enumerate() {
+        let mut diagonal = i;
+        let mut before = i + 1;
+        let mut next = vec![before];
+        for (b, above) in right.chars().zip(row.iter().skip(1)) {
+            before = (before + 1).min(above + 1).min(diagonal + usize::from(a != b));
+            diagonal = *above;
+            next.push(before);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+fn check(settings: &ToolhostSettings) -> Result<(), SettingsError> {
+    let value = |key, cause: &str| Err(SettingsError::Value { key, cause: cause.to_owned() });
+    let seconds = 1..=MAX_TIMEOUT_SECONDS;
+    if settings.sandbox.require == Level::Off {
+        return value("sandbox.require", "`off` is only to be had by --no-sandbox for one run");
+    }
+    if !seconds.contains(&settings.tools.exec.timeout) {
+        return value("tools.exec.timeout", "it must be 1 to 600");
+    }
+    if !seconds.contains(&settings.limits.max_timeout_seconds) {
+        return value("limits.maxTimeoutSeconds", "it must be 1 to 600");
+    }
+    let Limits {
+        max_timeout_seconds: _,
+        cpu_seconds,
+        memory_mb,
+        processes,
+        file_size_mb,
+        open_files,
+        tmp_mb,
+    } = settings.limits;
+    for (key, limit, least) in [
+        ("limits.cpuSeconds", cpu_seconds, 1),
+        ("limits.memoryMb", memory_mb, 16),
+        ("limits.processes", processes, 1),
+        ("limits.fileSizeMb", file_size_mb, 1),
+        ("limits.openFiles", open_files, 16),
+        ("limits.tmpMb", tmp_mb, 1),
+    ] {
+        if limit < least {
+            return value(key, &format!("it must be at least {least}"));
+        }
+    }
+    for (key, paths) in [("sandbox.read", &settings.sandbox.read), ("sandbox.write", &settings.sandbox.write)]
+    {
+        if paths.iter().any(|path| !path.starts_with('/') && !path.starts_with("~/")) {
+            return value(key, "its paths must be absolute");
+        }
+    }
+    let good_name = |name: &String| !name.is_empty() && !name.contains(['=', '\0']);
+    if settings.sandbox.env.iter().any(|(name, value)| !good_name(name) || value.contains('\0')) {
+        return value("sandbox.env", "a name is empty or holds `=`, or a value holds NUL");
+    }
+    let inside = |name: &String| {
+        let path = PathBuf::from(name);
+        path.components().count() > 0
+            && path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+    };
+    if !settings.sandbox.protect.iter().all(inside) {
+        return value("sandbox.protect", "its names must be relative and without `..`");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(text: &str) -> Result<ToolhostSettings, SettingsError> {
+        extract(text, "config.json", &BTreeMap::new())
+    }
+
+    fn with(text: &str, variables: &[(&str, &str)]) -> Result<ToolhostSettings, SettingsError> {
+        let map = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        extract(text, "config.json", &map)
+    }
+
+    #[test]
+    fn only_our_sections_come_through_and_no_secret() {
+        let settings = from(
+            r#"{"providers":{"openrouter":{"apiKey":"sk-secret"}},
+                "tools":{"restrictToWorkspace":false,"bash":{"timeout":7},"web":{"search":{"apiKey":"BSA-secret"}}},
+                "agents":{"defaults":{"workspace":"~/w","model":"x"}},"limits":{"tmpMb":9}}"#,
+        )
+        .unwrap();
+        assert!(!settings.tools.restrict_to_workspace);
+        assert_eq!((settings.tools.exec.timeout, settings.limits.tmp_mb), (7, 9));
+        assert_eq!(settings.workspaces, ["~/w"]);
+        assert!(!serde_json::to_string(&settings).unwrap().contains("secret"));
+    }
+
+    #[test]
+    fn unknown_key_is_refused_with_position_and_nearest_name() {
+        let error = from("{\n \"sandbox\": {\n  \"requires\": \"full\"}}").unwrap_err().to_string();
+        assert!(error.contains("line 3 column 12"), "{error}");
+        assert!(error.contains("did you mean `require`?"), "{error}");
+    }
+
+    #[test]
+    fn values_are_never_in_the_error() {
+        for text in [
+            r#"{"limits":{"memoryMb":"se\"cret"}}"#,
+            r#"{"sandbox":{"read":"secret"}}"#,
+            r#"{"tools":"secret"}"#,
+        ] {
+            let error = from(text).unwrap_err().to_string();
+            assert!(!error.contains("cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn variables_override_the_file_with_their_type() {
+        let settings = with(
+            r#"{"tools":{"bash":{"timeout":7}}}"#,
+            &[
+                ("OXIBOT_TOOLS__EXEC__TIMEOUT", "9"),
+                ("OXIBOT_SANDBOX__REQUIRE", "full"),
+                ("OXIBOT_SANDBOX__READ", "[\"/opt\"]"),
+                ("OXIBOT_SANDBOX__GIT__NAME", "1234"),
+                ("OXIBOT_LIMITS__MAX_TIMEOUT_SECONDS", "100"),
+                ("OXIBOT_AGENTS__DEFAULTS__WORKSPACE", "/w"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((settings.tools.exec.timeout, settings.limits.max_timeout_seconds), (9, 100));
+        assert_eq!((settings.sandbox.require, settings.sandbox.git.name.as_str()), (Level::Full, "1234"));
+        assert_eq!(
+            (settings.sandbox.read, settings.workspaces),
+            (vec!["/opt".to_owned()], vec!["/w".to_owned()])
+        );
+    }
+
+    #[test]
+    fn booleans_are_strict_and_the_variable_is_named() {
+        for value in ["yes", "1", "TRUE", ""] {
+            let error =
+                with("{}", &[("OXIBOT_TOOLS__RESTRICT_TO_WORKSPACE", value)]).unwrap_err().to_string();
+            assert!(error.contains("OXIBOT_TOOLS__RESTRICT_TO_WORKSPACE"), "{error}");
+        }
+        let error = with("{}", &[("OXIBOT_LIMITS__MEMROY_MB", "5")]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `memoryMb`?"), "{error}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for text in [
+            r#"{"tools":{"exec":{"timeout":0}}}"#,
+            r#"{"tools":{"exec":{"timeout":601}}}"#,
+            r#"{"sandbox":{"require":"off"}}"#,
+            r#"{"sandbox":{"env":{"A=B":"1"}}}"#,
+            r#"{"sandbox":{"protect":["../x"]}}"#,
+            r#"{"sandbox":{"write":["x"]}}"#,
+            r#"{"limits":{"processes":0}}"#,
+        ] {
+            assert!(matches!(from(text), Err(SettingsError::Value { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_one_error() {
+        for text in ["", "[]", r#"{"limits":[1]}"#, "{", "{} x", "\u{feff}{}", "null"] {
+            assert!(matches!(from(text), Err(SettingsError::Syntax { .. })), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The start of the supervisor, in one fixed order: clean up, nursery, settings, workspaces, first zygote, required
+//! level, open what is needed, shut in, serve. Read from top to bottom it is the argument why nothing a peer sends is
+//! read by a process that could do harm.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::geteuid;
+use oxibot_proto::message::{Level, ProtectionState, Wall};
+use oxibot_proto::settings::ToolhostSettings;
+
+use super::arguments::{self, ArgumentsError, Serve};
+use super::audit::{Audit, Unwritable};
+use super::broker::{Broker, Fatal, Fixed, Parts};
+use super::confine::{self, Unconfined};
+use super::control::{self, ControlSocket, StopSwitch};
+use super::environment::Machine;
+use super::place::Place;
+use super::settings::{self, SettingsError};
+use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
+use super::{log, process};
+use crate::sys;
+use crate::wall::Nursery;
+use crate::wire::{Obtained, WallFault, Wanted};
+
+/// Why the supervisor did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Arguments(#[from] ArgumentsError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Workspace(#[from] Refused),
+    #[error("cannot use {0} workspaces: the limit is {MAX_WORKSPACES}")]
+    TooManyWorkspaces(usize),
+    #[error("cannot run without a sandbox as root: give --no-sandbox twice if that is what you want")]
+    RootWithoutSandbox,
+    #[error(transparent)]
+    Wall(#[from] WallFault),
+    #[error("{0}")]
+    BelowRequired(String),
+    #[error("cannot {what}: {cause}")]
+    Prepare { what: &'static str, cause: String },
+    #[error(transparent)]
+    Unconfined(#[from] Unconfined),
+    #[error(transparent)]
+    Audit(#[from] Unwritable),
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+impl StartError {
+    /// Exit status: 2 usage, 78 configuration, 70 ours.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Arguments(_) => 2,
+            Self::Settings(_)
+            | Self::Workspace(_)
+            | Self::TooManyWorkspaces(_)
+            | Self::RootWithoutSandbox
+            | Self::BelowRequired(_)
+            | Self::Audit(_)
+            | Self::Prepare { .. } => 78,
+            Self::Wall(_) | Self::Unconfined(_) | Self::Fatal(_) => 70,
+        }
+    }
+}
+
+fn prepare<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> StartError {
+    move |cause| StartError::Prepare { what, cause: cause.to_string() }
+}
+
+/// Everything from the first instruction to the end of main's connection.
+pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<(), StartError> {
+    let arguments = arguments::serve(arguments)?;
+    let main = take_descriptors()?;
+    // Ctrl-C in main's terminal cancels a call; it must not end the broker. EPERM: already a session of its own.
+    let _ = nix::unistd::setsid();
+    let wanted = wanted(&arguments)?;
+
+    // The nursery first, so that it never holds anything that follows.
+    let mut nursery = Nursery::start()?;
+    let settings = settings::read(arguments.config.as_deref())?;
+    let around = Surroundings::look(arguments.home.as_deref(), arguments.config.as_deref());
+    let workspaces = workspaces(&arguments, &settings, &around)?;
+
+    let require = if wanted == Wanted::Off { Level::Off } else { settings.sandbox.require };
+    let now = Instant::now();
+    let mut places: Vec<Place> = workspaces
+        .into_iter()
+        .map(|workspace| {
+            let profile = workspace.profile(&settings, &around, wanted);
+            Place::new(workspace, profile, require, now)
+        })
+        .collect();
+    let wall = first_wall(&mut places, &mut nursery, require)?;
+
+    // What is still needed is opened now; afterwards there is no way to open anything.
+    let name = start_name();
+    let signals = signals()?;
+    let mut open = Opened::at(around.home.as_deref(), &name)?;
+    let fixed = Fixed {
+        machine: Machine::look(),
+        null: process::null().map_err(prepare("open /dev/null"))?,
+        settings,
+        require,
+        id_prefix: name,
+        wall,
+    };
+    confine::confine(open.run.as_ref())?;
+    open.audit.start(fixed.wall.level, &fixed.wall.protections)?;
+
+    let stop = StopSwitch::new(open.run, open.home);
+    let (audit, control) = (open.audit, open.control);
+    let parts = Parts { fixed, nursery, places, main, audit, stop, control, signals };
+    Broker::new(parts).serve().map_err(StartError::from)
+}
+
+/// Main's socket, with nothing left but it and standard error.
+fn take_descriptors() -> Result<OwnedFd, StartError> {
+    let what = "clean up the descriptors";
+    sys::close_from(3).map_err(prepare(what))?;
+    let main = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned().map_err(prepare(what))?;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(prepare(what))?;
+    nix::unistd::dup2_stdin(&null).map_err(prepare(what))?;
+    nix::unistd::dup2_stdout(&null).map_err(prepare(what))?;
+    let is_socket = nix::sys::socket::getsockopt(&main, nix::sys::socket::sockopt::SockType).is_ok();
+    if is_socket { Ok(main) } else { Err(StartError::Arguments(ArgumentsError::NoSocket)) }
+}
+
+fn wanted(arguments: &Serve) -> Result<Wanted, StartError> {
+    match (arguments.no_sandbox, arguments.without_namespaces) {
+        (0, false) => Ok(Wanted::Strongest),
+        (0, true) => Ok(Wanted::WithoutNamespaces),
+        (1, _) if geteuid().is_root() => Err(StartError::RootWithoutSandbox),
+        (1.., _) => {
+            log::always("********************************************************************");
+            log::always("* NO SANDBOX: programs the model starts can do whatever you can do *");
+            log::always("********************************************************************");
+            Ok(Wanted::Off)
+        }
+    }
+}
+
+/// Named on the command line first, then configured; the first is the default.
+fn workspaces(
+    arguments: &Serve,
+    settings: &ToolhostSettings,
+    around: &Surroundings,
+) -> Result<Vec<Workspace>, StartError> {
+    let mut admitted: Vec<Workspace> = Vec::new();
+    for named in &arguments.workspaces {
+        let workspace = workspace::admit(named, around)?;
+        if !admitted.iter().any(|known| known.path == workspace.path) {
+            admitted.push(workspace);
+        }
+    }
+    let configured: Vec<PathBuf> =
+        match (settings.workspaces.is_empty(), &around.home, workspace::user_home()) {
+            (false, _, home) => {
+                settings.workspaces.iter().map(|w| workspace::expand(w, home.as_deref())).collect()
+            }
+            (true, Some(home), _) => vec![home.join("workspace")],
+            (true, None, Some(home)) => vec![home.join(".oxibot/workspace")],
+            (true, None, None) => Vec::new(),
+        };
+    for path in &configured {
+        // A person named another one: the configured one is not made for the occasion, and not an error either.
+        let spare = !arguments.workspaces.is_empty();
+        if !spare {
+            workspace::create(path).map_err(|error| Refused::Unreachable {
+                path: path.display().to_string(),
+                cause: error.to_string(),
+            })?;
+        }
+        match workspace::admit(path, around) {
+            Ok(workspace) if !admitted.iter().any(|known| known.path == workspace.path) => {
+                admitted.push(workspace)
+            }
+            Ok(_) => {}
+            Err(_) if spare => {}
+            Err(refused) => return Err(refused.into()),
+        }
+    }
+    match admitted.len() {
+        0 => Err(StartError::Prepare {
+            what: "find a workspace",
+            cause: "none is configured; set agents.defaults.workspace or give --workspace".to_owned(),
+        }),
+        many if many > MAX_WORKSPACES => Err(StartError::TooManyWorkspaces(many)),
+        _ => Ok(admitted),
+    }
+}
+
+/// Starts the default workspace's zygote and reports what holds there; below `require` nothing starts.
+fn first_wall(places: &mut [Place], nursery: &mut Nursery, require: Level) -> Result<Wall, StartError> {
+    let Some(place) = places.first_mut() else {
+        return Err(StartError::Prepare { what: "find a workspace", cause: "there is none".to_owned() });
+    };
+    // Accepted at any level here, so that a refusal can say what is missing.
+    let obtained = place.ensure(nursery, Level::Off)?.obtained().clone();
+    if obtained.level < require {
+        return Err(StartError::BelowRequired(below_required(&obtained, require)));
+    }
+    let Obtained { level, landlock_abi, protections } = obtained;
+    Ok(Wall { level, landlock_abi, protections, proven: None })
+}
+
+/// What is missing, the one command that gives it, and the setting that accepts less.
+fn below_required(obtained: &Obtained, require: Level) -> String {
+    let mut text = format!(
+        "cannot start: sandbox.require is \"{}\" and only \"{}\" is to be had here",
+        require.name(),
+        obtained.level.name()
+    );
+    for missing in obtained.protections.iter().filter(|p| p.state != ProtectionState::Active) {
+        text.push_str(&format!("\n  missing: {}: {}", missing.name, missing.detail));
+    }
+    let command = match require {
+        Level::Full => {
+            "sudo sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1 \
+             kernel.apparmor_restrict_unprivileged_userns=0"
+        }
+        Level::Kernel | Level::Reduced | Level::Off => {
+            "boot a kernel of version 6.12 or newer with lsm=landlock,..."
+        }
+    };
+    text.push_str(&format!("\n  to get it: {command}"));
+    text.push_str(&format!(
+        "\n  to accept less: oxibot config, \"sandbox\": {{\"require\": \"{}\"}}",
+        obtained.level.name()
+    ));
+    text
+}
+
+/// Start time and process id in hex: begins call ids and names the audit file.
+fn start_name() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    format!("{seconds:08x}-{:x}", std::process::id())
+}
+
+/// Signals that ask us to end are read from a descriptor. Blocked only now: the nursery inherited a clean mask.
+fn signals() -> Result<SignalFd, StartError> {
+    let what = "take signals";
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        set.add(signal);
+    }
+    set.thread_block().map_err(prepare(what))?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(prepare(what))
+}
+
+/// What of the home stays open.
+struct Opened {
+    audit: Audit,
+    run: Option<File>,
+    home: Option<File>,
+    control: Option<ControlSocket>,
+}
+
+impl Opened {
+    fn at(home: Option<&Path>, name: &str) -> Result<Self, StartError> {
+        let Some(home) = home else {
+            return Ok(Self { audit: Audit::none(), run: None, home: None, control: None });
+        };
+        workspace::create(home).map_err(prepare("make the home directory"))?;
+        let audit = Audit::open(home, name).map_err(prepare("open the audit log"))?;
+        let (run, path) = control::open_run(home).map_err(prepare("open the run directory"))?;
+        // Without it one stop reaches us late, by the file; that is no reason not to serve.
+        let control = ControlSocket::bind(&run, &path)
+            .inspect_err(|error| log::always(&format!("cannot offer {}: {error}", path.display())))
+            .ok();
+        let directory = File::open(home).map_err(prepare("open the home directory"))?;
+        Ok(Self { audit, run: Some(run), home: Some(directory), control })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oxibot_proto::message::Protection;
+
+    #[test]
+    fn refusal_says_what_is_missing_how_to_get_it_and_how_to_do_without() {
+        let obtained = Obtained {
+            level: Level::Kernel,
+            landlock_abi: 6,
+            protections: vec![Protection {
+                name: "user-namespace".into(),
+                state: ProtectionState::Unavailable,
+                detail: "refused by the kernel".into(),
+            }],
+        };
+        let text = below_required(&obtained, Level::Full);
+        for part in ["\"full\"", "user-namespace: refused", "sudo sysctl", "\"require\": \"kernel\""] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn root_must_say_it_twice() {
+        let arguments = |no_sandbox| Serve {
+            config: None,
+            home: None,
+            workspaces: Vec::new(),
+            no_sandbox,
+            without_namespaces: false,
+        };
+        assert_eq!(wanted(&arguments(1)).is_err(), geteuid().is_root());
+        assert_eq!(wanted(&arguments(2)).unwrap(), Wanted::Off);
+        assert_eq!(wanted(&arguments(0)).unwrap(), Wanted::Strongest);
+    }
+}
