@@ -12,6 +12,7 @@ pub mod config;
 pub mod confine;
 pub mod exit;
 pub mod launch;
+pub mod logging;
 pub mod model;
 pub mod provider;
 pub mod render;
