@@ -197,6 +197,16 @@ fn run_keeps_streams_apart_and_passes_input() {
 }
 
 #[test]
+fn input_that_crosses_the_result_is_not_answered() {
+    let mut host = host();
+    let call = start_run(&mut host, &["true"], None);
+    assert_eq!(collect(&mut host, call).result.exit_code, Some(0));
+    host.send(&ToToolhost::Stdin(StdinChunk { call, data: b"late".to_vec() }));
+    host.send(&ToToolhost::Status);
+    assert!(matches!(host.next(), ToMain::Status(_)), "main takes an answer after the result for a fault");
+}
+
+#[test]
 fn run_loses_no_byte_of_a_large_output() {
     let mut host = host();
     let call = start_run(&mut host, &["head", "-c", "20000000", "/dev/zero"], None);

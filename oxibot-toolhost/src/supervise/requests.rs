@@ -25,10 +25,8 @@ const MAX_TRANSFERS: usize = 16;
 
 impl Broker {
     pub(crate) fn stdin(&mut self, link: u64, number: CallNumber, data: Vec<u8>, now: Instant) {
-        let Some(key) = self.call_key(link, number) else {
-            // The run is over: its input has nowhere to go, but the sender waits for an answer.
-            return self.send(link, &ToMain::StdinTaken(number), now);
-        };
+        // For a run that ended meanwhile: its sender learns that from the result, and expects nothing after it.
+        let Some(key) = self.call_key(link, number) else { return };
         let too_large = data.len() > MAX_CHUNK;
         let legal = match self.calls.get_mut(&key).map(|call| &mut call.body) {
             Some(Body::Process(process)) => match &mut process.streams {

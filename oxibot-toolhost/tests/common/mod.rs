@@ -152,6 +152,7 @@ impl Host {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
                 Ok(count) => self.decoder.push(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!("no answer: {error}; {}", self.stderr_after_kill()),
             }
