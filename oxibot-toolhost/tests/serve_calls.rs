@@ -35,11 +35,14 @@ fn exit_codes_and_signals_are_told_apart() {
 fn environment_and_directory_are_the_documented_ones() {
     let mut host = host();
     let work = host.work().canonicalize().unwrap();
-    let result = host.bash("pwd; env -0 | tr '\\0' '\\n' | cut -d= -f1 | sort | tr '\\n' ' '; tty; cat; umask");
+    let result =
+        host.bash("pwd; env -0 | tr '\\0' '\\n' | cut -d= -f1 | sort | tr '\\n' ' '; tty; cat; umask");
     let out = text(&result);
     assert!(out.starts_with(work.to_str().unwrap()), "{out}");
     // PWD, OLDPWD, SHLVL and _ are bash's own.
-    for name in ["GIT_AUTHOR_NAME", "HOME", "LANG", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME"] {
+    for name in
+        ["GIT_AUTHOR_NAME", "HOME", "LANG", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME"]
+    {
         assert!(out.contains(name), "{name}: {out}");
     }
     assert!(!out.contains("OXIBOT"), "{out}");
@@ -345,7 +348,8 @@ fn without_a_sandbox_the_rest_still_works() {
     let (mut host, hello) = Start::plain().with("--no-sandbox").with("--no-sandbox").greeted();
     assert_eq!(hello.wall.level, Level::Off);
     let marker = "sleep 7334.25";
-    let result = host.call("bash", &json!({"command": format!("setsid {marker} & sleep 20"), "timeout_s": 1}));
+    let result =
+        host.call("bash", &json!({"command": format!("setsid {marker} & sleep 20"), "timeout_s": 1}));
     assert_eq!((result.outcome, result.level), (Outcome::TimedOut, Level::Off));
     assert_eq!(processes_with(marker), 0);
 }
