@@ -81,7 +81,10 @@ fn live() -> Result<(), WallFault> {
             let obtained = zygote.obtained(&order);
             channel.send(&FromZygote::Ready(obtained), &[])?;
         }
-        Err(fault) => return channel.send(&FromZygote::CouldNot(fault), &[]),
+        Err(fault) => {
+            zygote.end();
+            return channel.send(&FromZygote::CouldNot(fault), &[]);
+        }
     }
     let served = zygote.serve(channel);
     zygote.end();
