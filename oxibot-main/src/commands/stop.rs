@@ -58,7 +58,7 @@ pub(super) fn run(global: &Global, args: &StopArgs) -> Exit {
     }
     if marked.is_err() {
         // Nothing may be claimed about new calls.
-        let _failed_anyway = super::print(&said(StopScope::Running, reached, ended, &home)));
+        let _failed_anyway = super::print(&said(StopScope::Running, reached, ended, &home));
         return Exit::Failed;
     }
     let printed = super::print(&said(scope, reached, ended, &home));
@@ -139,9 +139,7 @@ fn answer(stream: &mut UnixStream) -> io::Result<Stopped> {
     let mut decoder = Decoder::<ToMain>::new();
     let mut piece = [0_u8; 4096];
     loop {
-        if let Some(message) =
-            decoder.next_message().map_err(|error| io::Error::other(error.to_string()))?
-        {
+        if let Some(message) = decoder.next_message().map_err(|error| io::Error::other(error.to_string()))? {
             match message {
                 ToMain::Stopped(stopped) => return Ok(stopped),
                 ToMain::Hello(_)
