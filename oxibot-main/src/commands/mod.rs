@@ -12,6 +12,7 @@ mod oneshot;
 mod progress;
 mod run;
 mod sandbox;
+mod setup;
 mod stop;
 mod tool;
 
@@ -80,10 +81,7 @@ fn dispatch(global: &Global, command: &Command) -> Exit {
         Command::Sandbox(SandboxCommand::Status(args)) => sandbox::status(global, args),
         Command::Doctor(args) => doctor::run(global, args),
         Command::Config(command) => configuration(global, *command),
-        Command::Onboard(_) => {
-            terminal::complain("onboard is not built yet");
-            Exit::Internal
-        }
+        Command::Onboard(args) => setup::onboard(global, args),
         Command::Status(args) => {
             with_configuration(global, |loaded| printed(|out| status::run(loaded, args.json, out)))
         }

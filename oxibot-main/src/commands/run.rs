@@ -200,11 +200,14 @@ fn end(result: &CallResult) -> Exit {
                 terminal::complain(&format!("ended by the limit on {}", neutral::line(limit, 64)));
             }
         }
-        Outcome::TimedOut
-        | Outcome::Denied(_)
-        | Outcome::NeedsApproval(_)
-        | Outcome::Failed { .. }
-        | Outcome::Internal { .. } => {
+        Outcome::TimedOut => {
+            let seconds = result.duration_ms / 1000;
+            terminal::complain(&format!("timed out after {seconds} s; every process of it was ended"));
+        }
+        Outcome::Failed { message } | Outcome::Internal { message } => {
+            terminal::complain(&neutral::text(message));
+        }
+        Outcome::Denied(_) | Outcome::NeedsApproval(_) => {
             terminal::complain(CallReport::new(result).human().trim_end());
         }
     }
