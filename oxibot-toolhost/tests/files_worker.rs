@@ -8,7 +8,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::string_slice
+    clippy::string_slice,
+    clippy::wildcard_enum_match_arm
 )]
 
 use std::ffi::OsStr;
@@ -88,6 +89,8 @@ impl Worker {
                 Ok(0) => return None,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
                 Ok(count) => self.answers.push(&block[..count]),
+                // A read with a time limit is not restarted by the kernel when the machine is paused.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("no answer: {error}"),
             }
         }
@@ -448,8 +451,13 @@ fn large_files_cost_little_memory() {
         failure(worker.ask(FilesWork::GetOpen { path: "sparse".into(), max_size: u64::MAX }))
             .contains("limit")
     );
-    assert!(worker.text(grep("x", ".", Some("sparse"))).contains("skipped some files"));
-    assert!(worker.peak_kb() < before + 2048, "{} kB", worker.peak_kb() - before);
+    assert!(worker.text(grep("x", ".", Some("sparse"))).contains("not everything was searched"));
+    let line = format!("near {} far\n", "x".repeat(1 << 20));
+    std::fs::write(workspace.join("line"), line).unwrap();
+    let found = worker.text(grep("near", ".", Some("line")));
+    assert!(found.starts_with("line:1:near xxx") && found.contains("...") && found.len() < 700, "{found}");
+    assert!(worker.text(grep("far", "line", None)).contains("searched only so far"));
+    assert!(worker.peak_kb() < before + 8192, "{} kB", worker.peak_kb() - before);
 }
 
 #[test]
@@ -542,7 +550,7 @@ fn broken_requests_end_the_worker_and_nothing_else_does() {
         failure(worker.ask(FilesWork::SpillWrite { name: name.into(), data: vec![1] }));
     }
     for path in ["", "a\0b", &"x".repeat(5000), &"x/".repeat(3000)] {
-        failure(worker.ask(read(path)));
+        assert!(failure(worker.ask(read(path))).len() < 500, "a message does not repeat a long path");
         failure(worker.ask(write(path, "x")));
     }
     failure(worker.ask(FilesWork::PutWrite { transfer: 7, data: vec![1] }));
