@@ -16,7 +16,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,7 +46,7 @@ impl Worker {
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         // The shell opens descriptor 3, so that the test needs no unsafe code between fork and exec.
         let child = Command::new("/bin/sh")
-            .args(["-c", r#"w=$1; shift; exec "$0" files --workspace "$w" "$@" 3<"$w""#])
+            .args(["-c", r#"w=$1; shift; umask 077; exec "$0" files --workspace "$w" "$@" 3<"$w""#])
             .arg(env!("CARGO_BIN_EXE_oxibot-toolhost"))
             .arg(workspace)
             .args(arguments)
@@ -231,6 +231,12 @@ fn file_tools_work_while_confined() {
         replace_all: false,
     };
     assert!(worker.text(edit).contains("at line 2"));
+    let mode = |path: &str| std::fs::metadata(workspace.join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode("src"), mode("src/main.rs")),
+        (0o755, 0o644),
+        "not the stricter umask of who started it"
+    );
     assert_eq!(worker.text(read("src/main.rs")), "fn main() {\n    new();\n}\n");
     worker.text(write(".gitignore", "*.log\n"));
     worker.text(write("src/x.log", "new();\n"));
