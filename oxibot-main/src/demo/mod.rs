@@ -163,6 +163,11 @@ pub fn refuse_without_wall() -> &'static str {
      run it without that option"
 }
 
+/// Writes a line to standard output; a reader that went away is no error.
+pub(crate) fn line(text: &str) -> std::io::Result<()> {
+    terminal::out(&format!("{text}\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,9 +187,4 @@ mod tests {
         );
         assert!(text.contains("/dev/tcp/127.0.0.1/4711"));
     }
-}
-
-/// Writes a line to standard output; a reader that went away is no error.
-pub(crate) fn line(text: &str) -> std::io::Result<()> {
-    terminal::out(&format!("{text}\n"))
 }

@@ -198,7 +198,7 @@ impl<'a> Launcher<'a> {
     }
 }
 
-/// Main under the launcher undoes what it may have inherited: see [`Launcher::unmasked`].
+/// Main under the launcher undoes what it may have inherited: see `Launcher::unmasked`.
 ///
 /// # Errors
 /// When the kernel refuses, which it does not.
