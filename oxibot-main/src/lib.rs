@@ -13,6 +13,7 @@ pub mod confine;
 pub mod demo;
 pub mod exit;
 pub mod launch;
+pub mod logging;
 pub mod model;
 pub mod provider;
 pub mod render;

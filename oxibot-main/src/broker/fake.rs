@@ -93,9 +93,11 @@ pub(crate) fn start(script: impl FnOnce(&mut Fake) + Send + 'static) -> (UnixStr
 /// As [`start`], without the hello.
 pub(crate) fn start_raw(script: impl FnOnce(&mut Fake) + Send + 'static) -> (UnixStream, JoinHandle<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let thread = std::thread::spawn(move || {
-        let mut fake = Fake { stream: theirs, decoder: Decoder::new() };
-        script(&mut fake);
-    });
-    (ours, thread)
+    (ours, std::thread::spawn(move || serve(theirs, script)))
+}
+
+/// Plays the fake on a connection that was accepted.
+pub(crate) fn serve(stream: UnixStream, script: impl FnOnce(&mut Fake)) {
+    let mut fake = Fake { stream, decoder: Decoder::new() };
+    script(&mut fake);
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Name of the environment variable that holds the decoy provider key.
-pub const KEY_VARIABLE: &str = "OXIBOT_DEMO_DECOY_API_KEY";
+pub const KEY_VARIABLE: &str = "DEMO_DECOY_API_KEY";
 
 /// The decoys of one run.
 #[derive(Debug, Clone)]
@@ -38,7 +38,8 @@ impl Decoys {
     pub fn plant() -> io::Result<Self> {
         let ssh_canary = random()?;
         let key_canary = format!("sk-decoy-{}", random()?);
-        let outside = std::env::temp_dir().join(format!("oxibot-demo-{}", random()?));
+        let outside =
+            std::env::temp_dir().join(format!("oxibot-demo-{}", random()?.get(..8).unwrap_or_default()));
         let directories = ["", ".ssh", ".oxibot", "workspace"];
         for name in directories {
             std::fs::DirBuilder::new().mode(0o700).create(outside.join(name))?;
@@ -47,7 +48,8 @@ impl Decoys {
             "-----BEGIN OPENSSH PRIVATE KEY-----\ndecoy {ssh_canary}\n-----END OPENSSH PRIVATE KEY-----\n"
         );
         write(&outside.join(".ssh/id_ed25519"), &key)?;
-        let configuration = format!("{{ \"providers\": {{ \"custom\": {{ \"apiKey\": \"{key_canary}\" }} }} }}\n");
+        let configuration =
+            format!("{{ \"providers\": {{ \"openai\": {{ \"apiKey\": \"{key_canary}\" }} }} }}\n");
         write(&outside.join(".oxibot/config.json"), &configuration)?;
         Ok(Self { outside, ssh_canary, key_canary, supervisor: 0 })
     }
@@ -58,11 +60,16 @@ impl Decoys {
     /// When they cannot be read.
     pub fn found(outside: &Path, supervisor: u32) -> io::Result<Self> {
         let key = std::fs::read_to_string(outside.join(".ssh/id_ed25519"))?;
-        let ssh_canary = key.split_whitespace().skip_while(|word| *word != "decoy").nth(1).unwrap_or_default();
+        let ssh_canary =
+            key.split_whitespace().skip_while(|word| *word != "decoy").nth(1).unwrap_or_default();
         let configuration = std::fs::read_to_string(outside.join(".oxibot/config.json"))?;
-        let key_canary = configuration.split('"').find(|word| word.starts_with("sk-decoy-")).unwrap_or_default();
+        let key_canary =
+            configuration.split('"').find(|word| word.starts_with("sk-decoy-")).unwrap_or_default();
         if ssh_canary.is_empty() || key_canary.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the decoys are not those that were planted"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the decoys are not those that were planted",
+            ));
         }
         Ok(Self {
             outside: outside.into(),
@@ -102,12 +109,22 @@ impl Decoys {
             .replace("{{main}}", &std::process::id().to_string())
     }
 
-    /// Opens the server that stands for the attacker's: on loopback, counting who connects.
+    /// Opens the port of the server that stands for the attacker's. Before main confines itself: afterwards it may not.
     ///
     /// # Errors
     /// When no port is to be had.
-    pub async fn listen(&self) -> io::Result<Server> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    pub fn open_port() -> io::Result<std::net::TcpListener> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    /// Serves that port, counting who connects.
+    ///
+    /// # Errors
+    /// When the runtime does not take it.
+    pub fn listen(listener: std::net::TcpListener) -> io::Result<Server> {
+        let listener = TcpListener::from_std(listener)?;
         let port = listener.local_addr()?.port();
         let seen = Arc::new(AtomicU32::new(0));
         let (stop, mut stopped) = oneshot::channel::<()>();
@@ -129,12 +146,7 @@ impl Decoys {
 
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
-        Self {
-            outside: "/tmp/outside".into(),
-            ssh_canary: "a".into(),
-            key_canary: "b".into(),
-            supervisor: 7,
-        }
+        Self { outside: "/tmp/outside".into(), ssh_canary: "a".into(), key_canary: "b".into(), supervisor: 7 }
     }
 }
 
@@ -182,14 +194,17 @@ mod tests {
     fn what_is_planted_is_found_and_removed() {
         let planted = Decoys::plant().unwrap();
         let found = Decoys::found(&planted.outside, 7).unwrap();
-        assert_eq!((found.ssh_canary, found.key_canary), (planted.ssh_canary.clone(), planted.key_canary.clone()));
+        assert_eq!(
+            (found.ssh_canary, found.key_canary),
+            (planted.ssh_canary.clone(), planted.key_canary.clone())
+        );
         planted.remove().unwrap();
         assert!(!planted.outside.exists());
     }
 
     #[tokio::test]
     async fn a_connection_is_counted() {
-        let server = Decoys::for_test().listen().await.unwrap();
+        let server = Decoys::listen(Decoys::open_port().unwrap()).unwrap();
         let address = ("127.0.0.1", server.port());
         drop(tokio::net::TcpStream::connect(address).await.unwrap());
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

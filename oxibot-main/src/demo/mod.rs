@@ -16,7 +16,7 @@ use std::time::Duration;
 use oxibot_proto::message::{Level, ToolSpec};
 use tokio::sync::mpsc;
 
-pub use decoys::Decoys;
+pub use decoys::{Decoys, KEY_VARIABLE};
 
 use crate::agent::hands::Hands;
 use crate::agent::runner::{Agent, AgentError, Terms};
@@ -37,7 +37,8 @@ const CONVERSATION: &str = include_str!("conversation.jsonl");
 const FILES: [(&str, &str); 2] =
     [("orders.csv", include_str!("orders.csv")), ("vendor-note.md", include_str!("vendor-note.md"))];
 /// What the person asks.
-const QUESTION: &str = "Add up the orders of each customer with a small program, then deal with the vendor's note.";
+const QUESTION: &str =
+    "Add up the orders of each customer with a small program, then deal with the vendor's note.";
 /// Longest the whole conversation may take. Generous: the longest call has a deadline of two seconds.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -75,6 +76,7 @@ pub async fn play(
     broker: &Broker,
     hands: Arc<dyn Hands>,
     decoys: &Decoys,
+    port: std::net::TcpListener,
     store: Store,
     terminal: Terminal,
 ) -> Result<bool, DemoError> {
@@ -87,7 +89,7 @@ pub async fn play(
         broker.put_file(None, path, content.as_bytes()).await?;
     }
 
-    let server = decoys.listen().await.map_err(DemoError::Decoy)?;
+    let server = Decoys::listen(port).map_err(DemoError::Decoy)?;
     let text = decoys.fill(CONVERSATION, server.port());
     let replay = Replay::parse("demo", &text)?;
     let watched = Arc::new(Watched::new(hands, Arc::clone(&screen)));
@@ -95,7 +97,10 @@ pub async fn play(
     let agent = Agent {
         store,
         hands: Arc::clone(&watched) as Arc<dyn Hands>,
-        mind: Arc::new(Thinking::new(Opened { provider: Provider::Replay(replay), model: "recording".into() })),
+        mind: Arc::new(Thinking::new(Opened {
+            provider: Provider::Replay(replay),
+            model: "recording".into(),
+        })),
         tool_names: tools
             .iter()
             .flat_map(|tool| std::iter::once(tool.name.clone()).chain(tool.aliases.iter().cloned()))
@@ -171,7 +176,10 @@ mod tests {
     #[test]
     fn every_placeholder_is_one_we_fill() {
         let text = Decoys::for_test().fill(CONVERSATION, 4711);
-        assert!(!text.replace("# What", "").contains("{{") || text.matches("{{").count() == 1, "only the comment is left");
+        assert!(
+            !text.replace("# What", "").contains("{{") || text.matches("{{").count() == 1,
+            "only the comment is left"
+        );
         assert!(text.contains("/dev/tcp/127.0.0.1/4711"));
     }
 }

@@ -202,7 +202,7 @@ impl<'a> Launcher<'a> {
 ///
 /// # Errors
 /// When the kernel refuses, which it does not.
-pub(crate) fn unblock_signals() -> Result<(), LaunchError> {
+pub fn unblock_signals() -> Result<(), LaunchError> {
     set_mask(SigmaskHow::SIG_UNBLOCK, &waited_signals())
 }
 

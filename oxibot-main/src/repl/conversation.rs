@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::command::{self, Line};
 use super::desk::{Desk, Interrupts, exit_of_agent_error};
-use super::prompt::{Ask, Prompt, Typed};
+use super::prompt::{Ask, Editing, Prompt, Typed};
 use super::table;
 use crate::agent::runner::{AgentError, now_millis};
 use crate::exit::Exit;
@@ -17,7 +17,7 @@ const USAGE_DAYS: u32 = 7;
 
 /// Converses until the person leaves. `history` is the file of typed lines.
 pub async fn converse(mut desk: Desk, history: Option<PathBuf>) -> Exit {
-    let mut prompt = match Prompt::start(history) {
+    let mut prompt = match Prompt::start(history, editing(&desk)) {
         Ok(prompt) => prompt,
         Err(error) => {
             desk.screen.remark(&format!("oxibot: cannot read from the terminal: {error}"));
@@ -35,7 +35,7 @@ pub async fn converse(mut desk: Desk, history: Option<PathBuf>) -> Exit {
 
 async fn run(desk: &mut Desk, prompt: &mut dyn Ask) -> Result<Exit, AgentError> {
     // A terminal that is being edited gives Ctrl-C as a character; anything else as a signal.
-    let edited = std::io::stdin().is_terminal();
+    let edited = editing(desk) == Editing::Full;
     let mut interrupts = Interrupts::listen().map_err(AgentError::Random)?;
     let mut session = desk.agent.session(&desk.session).await?;
     greet(desk, &session);
@@ -109,6 +109,10 @@ async fn run(desk: &mut Desk, prompt: &mut dyn Ask) -> Result<Exit, AgentError> 
             }
         }
     }
+}
+
+fn editing(desk: &Desk) -> Editing {
+    if desk.screen.is_fancy() && std::io::stdin().is_terminal() { Editing::Full } else { Editing::Plain }
 }
 
 /// A busy conversation is a remark; a journal that cannot be kept is the end.

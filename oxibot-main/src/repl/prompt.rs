@@ -3,6 +3,7 @@
 //! The thread reads only when it is asked, so that the terminal is the turn's while one runs. It is joined when the
 //! prompt is dropped, which happens only between lines.
 
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -15,6 +16,17 @@ use crate::agent::hands::BoxFuture;
 
 /// Lines of history that are kept.
 const KEPT_LINES: usize = 1000;
+/// Longest line read without editing, in bytes.
+const MAX_LINE: u64 = 4 * 1024 * 1024;
+
+/// How lines are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Editing {
+    /// With cursor keys and history.
+    Full,
+    /// As they come: a pipe, a dumb terminal, `--plain`.
+    Plain,
+}
 
 /// What came from the prompt.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,24 +59,18 @@ pub(super) struct Prompt {
 }
 
 impl Prompt {
-    /// Starts the thread. `history` is made 0600 if it is absent; without it lines are not kept.
-    pub(super) fn start(history: Option<PathBuf>) -> Result<Self, String> {
-        let config = Config::builder()
-            .max_history_size(KEPT_LINES)
-            .map(|builder| builder.history_ignore_space(true).auto_add_history(false).build())
-            .map_err(|error| error.to_string())?;
-        let mut editor: Editor<(), FileHistory> =
-            Editor::with_config(config).map_err(|error| error.to_string())?;
-        if let Some(file) = &history {
-            private(file)?;
-            editor.load_history(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        }
+    /// Starts the thread. With editing, lines are kept in `history`, which is made 0600 if it is absent.
+    pub(super) fn start(history: Option<PathBuf>, editing: Editing) -> Result<Self, String> {
+        let mut reader = match editing {
+            Editing::Plain => Reader::Plain,
+            Editing::Full => Reader::Edited(Box::new(editor(history.as_deref())?), history),
+        };
         let (requests, mut asked) = mpsc::channel::<Request>(1);
         let thread = std::thread::Builder::new()
             .name("prompt".to_owned())
             .spawn(move || {
                 while let Some((text, answer)) = asked.blocking_recv() {
-                    let typed = read(&mut editor, &text, history.as_deref());
+                    let typed = read(&mut reader, &text);
                     // Nobody waits: the program is ending.
                     drop(answer.send(typed));
                 }
@@ -106,10 +112,33 @@ impl Drop for Prompt {
     }
 }
 
-fn read(editor: &mut Editor<(), FileHistory>, text: &str, history: Option<&Path>) -> Typed {
+enum Reader {
+    Edited(Box<Editor<(), FileHistory>>, Option<PathBuf>),
+    Plain,
+}
+
+fn editor(history: Option<&Path>) -> Result<Editor<(), FileHistory>, String> {
+    let config = Config::builder()
+        .max_history_size(KEPT_LINES)
+        .map(|builder| builder.history_ignore_space(true).auto_add_history(false).build())
+        .map_err(|error| error.to_string())?;
+    let mut editor = Editor::with_config(config).map_err(|error| error.to_string())?;
+    if let Some(file) = history {
+        private(file)?;
+        editor.load_history(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(editor)
+}
+
+fn read(reader: &mut Reader, text: &str) -> Typed {
     let mut whole = String::new();
     loop {
-        match editor.readline(if whole.is_empty() { text } else { "... " }) {
+        let text = if whole.is_empty() { text } else { "... " };
+        let line = match reader {
+            Reader::Edited(editor, _) => editor.readline(text),
+            Reader::Plain => plain_line(text),
+        };
+        match line {
             Ok(line) => match line.strip_suffix('\\') {
                 Some(part) => {
                     whole.push_str(part);
@@ -126,10 +155,32 @@ fn read(editor: &mut Editor<(), FileHistory>, text: &str, history: Option<&Path>
             Err(error) => return Typed::Broken(error.to_string()),
         }
     }
-    if !whole.trim().is_empty() {
-        keep(editor, &whole, history);
+    if let Reader::Edited(editor, history) = reader
+        && !whole.trim().is_empty()
+    {
+        keep(editor, &whole, history.as_deref());
     }
     Typed::Line(whole)
+}
+
+/// No editing and no cursor movement: the terminal's own line, or a pipe.
+fn plain_line(text: &str) -> Result<String, ReadlineError> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+    }
+    let mut bytes = Vec::new();
+    // A line without end must not fill the memory.
+    let read = stdin.lock().take(MAX_LINE).read_until(b'\n', &mut bytes)?;
+    if read == 0 {
+        return Err(ReadlineError::Eof);
+    }
+    while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        bytes.pop();
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A line that cannot be kept is a smaller loss than the line.

@@ -90,6 +90,12 @@ impl Screen {
         Self { streaming, fancy, detail, state: Mutex::new(state) }
     }
 
+    /// Whether the cursor may be moved.
+    #[must_use]
+    pub fn is_fancy(&self) -> bool {
+        self.fancy
+    }
+
     /// Writes text of ours to standard output.
     pub fn print(&self, text: &str) {
         let mut state = self.state();

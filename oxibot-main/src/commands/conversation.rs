@@ -1,0 +1,104 @@
+//! `agent`: one message runs as a one-shot command, a conversation under the launcher.
+//!
+//! Under the launcher main takes over the terminal and the toolhost's socket, and another toolhost whenever the launcher
+//! had to start one; when the launcher is gone, main ends.
+
+use crate::broker::{self, Broker, Connection};
+use crate::cli::{AgentArgs, Global};
+use crate::confine::{Network, confine};
+use crate::exit::Exit;
+use crate::launch::{self, Control, ControlEvent, receive_handover};
+use crate::render::terminal::{self, Terminal};
+
+use super::agent::{self, Prepared};
+use super::fault::{self, Fault, warn_of};
+use super::oneshot::{self, Needs, State};
+
+/// Runs it, whichever process this is.
+pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
+    let needs =
+        Needs { workspaces: Vec::new(), network: Network::Connect, state: State::Used, json: args.json };
+    let terminal = Terminal::detect(global.plain);
+    if args.message.is_some() {
+        return oneshot::with_toolhost(
+            global,
+            &needs,
+            |ready| agent::prepare(args, &ready.loaded).map_err(|unready| unready.report(args.json)),
+            async |prepared, broker| agent::run(prepared, broker, terminal).await,
+        );
+    }
+    let ended = if global.launched {
+        main_process(global, args, &needs, terminal)
+    } else {
+        oneshot::launch_options(global, &[]).and_then(|options| Ok(launch::launch(&options, super::typed())?))
+    };
+    ended.unwrap_or_else(|fault| fault.report(args.json))
+}
+
+fn main_process(global: &Global, args: &AgentArgs, needs: &Needs, terminal: Terminal) -> Result<Exit, Fault> {
+    launch::unblock_signals()?;
+    let handover = receive_handover()?;
+    let Ok(greeted) = oneshot::greet(handover.toolhost, global) else {
+        // Why, the toolhost has said on standard error, or the configuration says it better.
+        let error = fault::load_quietly(global).err();
+        return Err(error.map_or_else(
+            || Fault::new(Exit::Configuration, "toolhost", "the toolhost refused to start".to_owned()),
+            Fault::from,
+        ));
+    };
+    let loaded = fault::load(global)?;
+    let prepared = match agent::prepare(args, &loaded) {
+        Ok(prepared) => prepared,
+        Err(unready) => return Ok(unready.report(args.json)),
+    };
+    let confined = confine(&oneshot::plan(needs, &greeted, &loaded, None)?)?;
+    warn_of(&confined);
+    let runtime = confined.runtime().map_err(|error| {
+        Fault::new(Exit::Internal, "runtime", format!("cannot start the runtime: {error}"))
+    })?;
+    let exit = runtime.block_on(async {
+        let control = Control::new(handover.control)
+            .map_err(|error| Fault::new(Exit::Internal, "launcher", error.to_string()))?;
+        let (broker, connection) = Broker::start(greeted)?;
+        Ok(converse(prepared, broker, connection, &control, terminal).await)
+    });
+    runtime.shutdown_background();
+    exit
+}
+
+async fn converse(
+    prepared: Prepared,
+    broker: Broker,
+    mut connection: Connection,
+    control: &Control,
+    terminal: Terminal,
+) -> Exit {
+    let conversation = agent::run(prepared, broker.clone(), terminal);
+    tokio::pin!(conversation);
+    let exit = loop {
+        tokio::select! {
+            exit = &mut conversation => break exit,
+            event = control.next() => match event {
+                ControlEvent::Toolhost(socket) => {
+                    // The hello may take a while: not on the runtime's thread, and the conversation waits for it.
+                    let greeted = tokio::task::spawn_blocking(move || broker::greet(socket)).await;
+                    match greeted.map_err(|error| error.to_string()).and_then(|greeted| {
+                        greeted.and_then(|greeted| broker.replace(greeted)).map_err(|error| error.to_string())
+                    }) {
+                        Ok(another) => {
+                            std::mem::replace(&mut connection, another).close().await;
+                            tracing::warn!("the toolhost was started again");
+                        }
+                        Err(error) => tracing::error!(%error, "cannot go on with another toolhost"),
+                    }
+                }
+                ControlEvent::LauncherGone => {
+                    terminal::complain("the launcher is gone; ending");
+                    break Exit::Internal;
+                }
+            },
+        }
+    };
+    connection.close().await;
+    exit
+}

@@ -1,0 +1,253 @@
+//! `stop`: the emergency stop. Reaches every toolhost of the home by its socket, and keeps them stopped by a file.
+//!
+//! The file is written first: a toolhost that starts in this moment, or whose socket does not answer, reads it before
+//! its next call. Needs neither configuration nor toolhost of its own, and so works when both are broken.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use std::io::{Read, Write};
+
+use oxibot_proto::codec::{self, Decoder};
+use oxibot_proto::message::{StopScope, Stopped, ToMain, ToToolhost};
+
+use crate::broker::greet_within;
+use crate::cli::{Global, StopArgs};
+use crate::config::{Environment, Paths};
+use crate::exit::Exit;
+use crate::render::terminal;
+
+use super::fault::Fault;
+
+/// How long one toolhost may take. It must not keep the others from being stopped.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Stops, or accepts calls again.
+pub(super) fn run(global: &Global, args: &StopArgs) -> Exit {
+    let scope = match (args.all, args.clear) {
+        (true, _) => StopScope::All,
+        (false, true) => StopScope::Clear,
+        (false, false) => StopScope::Running,
+    };
+    let home = match Paths::find(&super::options(global), &Environment::of_process()) {
+        Ok(paths) => paths.home,
+        Err(error) => return Fault::from(error).report(false),
+    };
+    let marked = mark(&home, scope);
+    if let Err(error) = &marked {
+        let path = home.join("run/stop");
+        terminal::complain(&format!("cannot change {}: {error}", path.display()));
+    }
+    let (mut reached, mut ended, mut failed) = (0_u32, 0_u32, 0_u32);
+    for socket in sockets(&home) {
+        match reach(&socket, scope) {
+            Ok(Some(stopped)) => {
+                reached = reached.saturating_add(1);
+                ended = ended.saturating_add(stopped.ended);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                failed = failed.saturating_add(1);
+                terminal::complain(&format!("cannot reach {}: {error}", socket.display()));
+            }
+        }
+    }
+    if marked.is_err() {
+        // Nothing may be claimed about new calls.
+        let _failed_anyway = super::print(&said(StopScope::Running, reached, ended, &home));
+        return Exit::Failed;
+    }
+    let printed = super::print(&said(scope, reached, ended, &home));
+    if failed > 0 { Exit::Failed } else { printed }
+}
+
+fn said(scope: StopScope, reached: u32, ended: u32, home: &Path) -> String {
+    let calls = if ended == 1 { "call" } else { "calls" };
+    let hosts = if reached == 1 { "toolhost" } else { "toolhosts" };
+    let done = format!("{ended} {calls} ended, {reached} {hosts} reached\n");
+    match scope {
+        StopScope::Running => done,
+        StopScope::All => format!("{done}new calls are refused until `oxibot stop --clear`\n"),
+        StopScope::Clear if home.join("STOP").symlink_metadata().is_ok() => format!(
+            "new calls are still refused: remove {} to accept them again\n",
+            home.join("STOP").display()
+        ),
+        StopScope::Clear => "calls are accepted again\n".to_owned(),
+    }
+}
+
+/// Writes or removes `run/stop`.
+fn mark(home: &Path, scope: StopScope) -> io::Result<()> {
+    let run = home.join("run");
+    let file = run.join("stop");
+    match scope {
+        StopScope::Running => Ok(()),
+        StopScope::All => {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&run)?;
+            OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&file)?
+                .sync_all()
+        }
+        StopScope::Clear => match fs::remove_file(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        },
+    }
+}
+
+fn sockets(home: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(home.join("run")) else { return Vec::new() };
+    let mut sockets: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
+        .collect();
+    sockets.sort();
+    sockets
+}
+
+/// Tells one toolhost. `None` when nobody listens there any more.
+fn reach(path: &Path, scope: StopScope) -> io::Result<Option<Stopped>> {
+    let stream = match UnixStream::connect(path) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut stream_to_ask = stream.try_clone()?;
+    let greeted = greet_within(stream, PATIENCE).map_err(|error| io::Error::other(error.to_string()))?;
+    let request =
+        codec::frame(&ToToolhost::Stop(scope)).map_err(|error| io::Error::other(error.to_string()))?;
+    stream_to_ask.set_write_timeout(Some(PATIENCE))?;
+    stream_to_ask.write_all(&request)?;
+    let answer = answer(&mut stream_to_ask)?;
+    drop(greeted);
+    Ok(Some(answer))
+}
+
+fn answer(stream: &mut UnixStream) -> io::Result<Stopped> {
+    let deadline = Instant::now();
+    let mut decoder = Decoder::<ToMain>::new();
+    let mut piece = [0_u8; 4096];
+    loop {
+        if let Some(message) = decoder.next_message().map_err(|error| io::Error::other(error.to_string()))? {
+            match message {
+                ToMain::Stopped(stopped) => return Ok(stopped),
+                ToMain::Hello(_)
+                | ToMain::Tools(_)
+                | ToMain::Started(_)
+                | ToMain::Progress(_)
+                | ToMain::Output(_)
+                | ToMain::StdinTaken(_)
+                | ToMain::CallResult(_)
+                | ToMain::Judgement(_)
+                | ToMain::PutProgress(_)
+                | ToMain::GetChunk(_)
+                | ToMain::TransferEnd(_)
+                | ToMain::Status(_)
+                | ToMain::Bye(_) => {
+                    return Err(io::Error::other(format!("it answered {}", message.name())));
+                }
+            }
+        }
+        let left = PATIENCE.saturating_sub(deadline.elapsed());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => decoder.push(piece.get(..read).unwrap_or_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::broker::fake;
+
+    fn home() -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("run")).unwrap();
+        home
+    }
+
+    fn args(all: bool, clear: bool) -> StopArgs {
+        StopArgs { all, clear }
+    }
+
+    fn global(home: &Path) -> Global {
+        Global {
+            config: None,
+            home: Some(home.to_path_buf()),
+            no_sandbox: 0,
+            embedded: false,
+            plain: true,
+            log_file: None,
+            verbose: 0,
+            quiet: false,
+            launched: false,
+        }
+    }
+
+    #[test]
+    fn a_running_toolhost_is_told() {
+        let home = home();
+        let listener = UnixListener::bind(home.path().join("run/1.sock")).unwrap();
+        let host = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            fake::serve(stream, |fake| {
+                assert!(matches!(fake.receive(), Some(ToToolhost::Hello(_))));
+                fake.send(&ToMain::Hello(fake::hello()));
+                assert_eq!(fake.receive(), Some(ToToolhost::Stop(StopScope::All)));
+                fake.send(&ToMain::Stopped(Stopped { ended: 3, refusing: true }));
+            });
+        });
+        assert_eq!(run(&global(home.path()), &args(true, false)), Exit::Done);
+        host.join().unwrap();
+        let mode = fs::metadata(home.path().join("run/stop")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_file_comes_and_goes_without_any_toolhost() {
+        let home = home();
+        drop(UnixListener::bind(home.path().join("run/9.sock")).unwrap());
+        assert_eq!(run(&global(home.path()), &args(true, false)), Exit::Done);
+        assert!(home.path().join("run/stop").exists());
+        assert_eq!(run(&global(home.path()), &args(false, true)), Exit::Done);
+        assert!(!home.path().join("run/stop").exists());
+        assert_eq!(run(&global(home.path()), &args(false, true)), Exit::Done);
+    }
+
+    #[test]
+    fn a_toolhost_that_does_not_answer_is_reported() {
+        let home = home();
+        let listener = UnixListener::bind(home.path().join("run/1.sock")).unwrap();
+        let host = std::thread::spawn(move || drop(listener.accept().unwrap()));
+        assert_eq!(run(&global(home.path()), &args(false, false)), Exit::Failed);
+        host.join().unwrap();
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_file_is_not_followed() {
+        let home = home();
+        let target = home.path().join("target");
+        std::os::unix::fs::symlink(&target, home.path().join("run/stop")).unwrap();
+        assert_eq!(run(&global(home.path()), &args(true, false)), Exit::Failed);
+        assert!(!target.exists());
+    }
+}
