@@ -140,6 +140,76 @@ fn off_confines_nothing_and_says_so() {
     assert!(wall.bash("cat /proc/self/status").ok().contains("Seccomp:\t0"));
 }
 
+/// Doubles ten times and then stops by itself: what a bomb does, without being one should the wall fail.
+const BOUNDED_BOMB: &str = "f() { [ $1 -gt 0 ] && { f $(($1 - 1)) & f $(($1 - 1)) & }; sleep 20; }; f 10";
+
+/// Processes on this machine whose environment names this test's marker.
+fn marked(marker: &str) -> usize {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| fs::read(entry.path().join("environ")).ok())
+        .filter(|environ| String::from_utf8_lossy(environ).contains(marker))
+        .count()
+}
+
+fn marked_bomb(marker: &str) -> oxibot_toolhost::wire::Job {
+    let mut job = job(BOUNDED_BOMB);
+    job.environment.push(format!("MARKER={marker}").into_bytes());
+    job.limits.processes = 5_000;
+    job
+}
+
+#[test]
+fn processes_without_namespaces_are_limited() {
+    let many = "import os, time
+for made in range(400):
+    try:
+        if os.fork() == 0: time.sleep(20); os._exit(0)
+    except BlockingIOError: print('refused', flush=True); break
+time.sleep(1)";
+    for wanted in [Wanted::WithoutNamespaces, Wanted::Off] {
+        let mut wall = Wall::with(|profile| profile.wanted = wanted);
+        let marker = format!("many-{}-{wanted:?}", std::process::id());
+        let mut job = wall_support::program(&["/usr/bin/python3", "-c", many]);
+        job.environment.push(format!("MARKER={marker}").into_bytes());
+        job.limits.processes = 100;
+        let ran = wall.run(&job);
+        if root() {
+            // The kernel does not count root's processes: init does, and ends the call.
+            assert_eq!(ran.ending.unwrap().signal, Some(9), "{ran:?}");
+        } else {
+            assert_eq!(ran.ok(), "refused", "{ran:?}");
+        }
+        assert_eq!(marked(&marker), 0);
+        assert_eq!(wall.bash("echo next").ok(), "next");
+    }
+}
+
+#[test]
+fn fork_bomb_without_namespaces_dies_with_its_init() {
+    let mut wall = kernel();
+    let marker = format!("bomb-kill-{}", std::process::id());
+    let mut call = wall.start(&marked_bomb(&marker));
+    assert_eq!(call.word(), FromInit::Running);
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(marked(&marker) > 10, "it did not even start");
+    call.running.kill();
+    wall.zygote.ask(ToZygote::Sweep).unwrap();
+    assert!(matches!(wall.event(), ZygoteEvent::Swept(count) if count > 10));
+    assert_eq!(marked(&marker), 0);
+}
+
+#[test]
+fn init_that_is_killed_takes_its_call_with_it_unasked() {
+    let mut wall = kernel();
+    let mut call = wall.start(&job("setsid sleep 300 & (setsid sleep 300 &); sleep 300"));
+    assert_eq!(call.word(), FromInit::Running);
+    std::thread::sleep(Duration::from_millis(300));
+    call.running.kill();
+    assert!(readable(&call.output, 10_000), "a descendant still holds the pipe");
+}
+
 /// Even without a PID namespace: the zygote is killed in mid-call, and the nursery ends what it left.
 #[test]
 fn orphans_of_a_killed_zygote_are_ended() {

@@ -123,17 +123,33 @@ impl<M: Decode<()>> Channel<M> {
 
     /// Waits for the next message, at most `milliseconds` (`None`: for ever). `Nothing` means time ran out.
     pub(super) fn wait(&mut self, milliseconds: Option<u16>) -> Result<Received<M>, WallFault> {
+        self.wait_beside(milliseconds, &[])
+    }
+
+    /// As [`Channel::wait`]; also returns `Nothing` once one of `others` is readable.
+    pub(super) fn wait_beside(
+        &mut self,
+        milliseconds: Option<u16>,
+        others: &[BorrowedFd<'_>],
+    ) -> Result<Received<M>, WallFault> {
         loop {
             match self.next()? {
                 Received::Nothing => {}
                 other @ (Received::Message(_) | Received::Closed) => return Ok(other),
             }
             let timeout = milliseconds.map_or(PollTimeout::NONE, PollTimeout::from);
-            let mut watched = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            let mut watched: Vec<PollFd<'_>> = [self.socket.as_fd()]
+                .into_iter()
+                .chain(others.iter().copied())
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
             match poll(&mut watched, timeout) {
                 Ok(0) => return Ok(Received::Nothing),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(fault("wait for a control message", errno)),
+            }
+            if watched.iter().skip(1).any(|one| one.any().unwrap_or(false)) {
+                return self.next();
             }
         }
     }

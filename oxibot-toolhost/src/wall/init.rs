@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use caps::Capability;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -25,10 +26,14 @@ use super::fault::{Step, fault};
 use super::identity::Namespaces;
 use super::orders::{FromPayload, Plan};
 use super::payload::{self, Parts};
-use super::{grants, private, privileges, ruleset};
+use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
 use crate::wire::{Ending, FromInit, Job, Profile, WallFault};
 
+/// How often a call the kernel does not count is counted, in milliseconds. A bomb makes some hundreds in that time.
+const WATCH_EVERY_MS: u8 = 25;
+/// Longest a call's leftovers without a PID namespace are hunted by its init; the zygote goes on after that.
+const END_TIME: Duration = Duration::from_secs(2);
 /// Longest init waits for killed leftovers to be reaped. A process stuck in the kernel ends with the namespace.
 const REAP_TIME: Duration = Duration::from_millis(500);
 
@@ -87,7 +92,7 @@ fn serve(
     let told = match start(ground, &mut channel, job, rules) {
         Ok(Started::Running(payload)) => {
             channel.send(&FromInit::Running, &[])?;
-            FromInit::Ended(until_end(ground, payload)?)
+            FromInit::Ended(until_end(ground, &payload)?)
         }
         Ok(Started::Refused(told)) => told,
         Err(fault) => FromInit::NotStarted { fault, exec: false },
@@ -128,8 +133,15 @@ fn point_to(job: &mut Job, private: &std::path::Path) {
     }
 }
 
+struct Payload {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Most processes of the call.
+    processes: usize,
+}
+
 enum Started {
-    Running(Pid),
+    Running(Payload),
     Refused(FromInit),
 }
 
@@ -147,14 +159,15 @@ fn start(
         Plan::Full => private::guard(workspace.as_fd(), &ground.profile.protect)?,
         Plan::Bare | Plan::Off => {}
     }
+    let processes = usize::try_from(job.limits.processes).unwrap_or(usize::MAX);
     let rules = rules.map(|rules| payload::allow_ourselves(rules, &job, &ground.program)).transpose()?;
     let (mut told, status) = std::io::pipe().step("make a status pipe")?;
-    let payload = match sys::clone_process(0).step("start the payload")? {
+    let (payload, pidfd) = match sys::clone_process(0).step("start the payload")? {
         Cloned::Child => {
             drop(told);
             payload::run(ground, Parts { job, rules, workspace, stdio, status })
         }
-        Cloned::Parent { pid, pidfd: _ } => pid,
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((status, stdio, workspace, rules));
     match ground.plan {
@@ -181,18 +194,24 @@ fn start(
         return Ok(Started::Refused(refused));
     }
     if verified {
-        return Ok(Started::Running(payload));
+        return Ok(Started::Running(Payload { pid: payload, pidfd, processes }));
     }
     let ended = waitpid(payload, None).step("wait for the payload")?;
     Err(fault("confine a call", format!("it ended before it was verified: {ended:?}")))
 }
 
 /// Reaps until the payload ends, then ends and counts what it left behind.
-fn until_end(ground: &Ground, payload: Pid) -> Result<Ending, WallFault> {
+fn until_end(ground: &Ground, payload: &Payload) -> Result<Ending, WallFault> {
     let (exit_code, signal) = loop {
-        match waitpid(None, None) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == payload => break (Some(code), None),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload => break (None, Some(signal as i32)),
+        let watching = match ground.plan {
+            Plan::Full => None,
+            Plan::Bare | Plan::Off => watch(payload)?,
+        };
+        match waitpid(None, watching) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == payload.pid => break (Some(code), None),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload.pid => {
+                break (None, Some(signal as i32));
+            }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(fault("wait for the payload", errno)),
         }
@@ -201,7 +220,7 @@ fn until_end(ground: &Ground, payload: Pid) -> Result<Ending, WallFault> {
     while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()) {}
     let left_behind = match ground.plan {
         Plan::Full => end_namespace(),
-        Plan::Bare | Plan::Off => end_children(REAP_TIME),
+        Plan::Bare | Plan::Off => family::end(&[], END_TIME),
     };
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).step("read what the call used")?;
     let milliseconds = |time: nix::sys::time::TimeVal| {
@@ -242,41 +261,17 @@ fn reap_all(time: Duration) -> u32 {
     }
 }
 
-/// Without a PID namespace: kills children until none are left. Each kill hands us the next generation, because we
-/// adopt orphans; own unreaped children cannot have their pid reused.
-pub(super) fn end_children(time: Duration) -> u32 {
-    end_children_but(&[], time)
-}
-
-/// As [`end_children`], sparing some.
-pub(super) fn end_children_but(spared: &[Pid], time: Duration) -> u32 {
-    let until = Instant::now().checked_add(time);
-    let mut ended: u32 = 0;
-    loop {
-        let children: Vec<Pid> = children().into_iter().filter(|pid| !spared.contains(pid)).collect();
-        if children.is_empty() || until.is_none_or(|until| Instant::now() >= until) {
-            return ended;
-        }
-        for child in children {
-            // ESRCH cannot be: it is unreaped. EPERM: another user's, which no call can have made.
-            let _ = kill(child, Signal::SIGKILL);
-            for _ in 0..50 {
-                match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
-                    Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
-                    Ok(_) => {
-                        ended = ended.saturating_add(1);
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-        }
+/// The kernel does not count processes of its uid 0, so without a namespace somebody else must: this init, many times
+/// a second. A call that exceeds its limit is ended as a whole. Returns how to wait next.
+fn watch(payload: &Payload) -> Result<Option<WaitPidFlag>, WallFault> {
+    if !nix::unistd::getuid().is_root() {
+        return Ok(None);
     }
-}
-
-/// Own children, from `/proc`.
-fn children() -> Vec<Pid> {
-    let own = std::process::id();
-    let listed = std::fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap_or_default();
-    listed.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
+    let mut watched = [PollFd::new(payload.pidfd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut watched, PollTimeout::from(WATCH_EVERY_MS)) {
+        Ok(0) if family::count() > payload.processes => family::kill_all(),
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(fault("watch the payload", errno)),
+    }
+    Ok(Some(WaitPidFlag::WNOHANG))
 }

@@ -14,8 +14,9 @@ const PENDING_SIGNALS: u64 = 4096;
 /// Seconds between SIGXCPU, which a program may handle, and SIGKILL.
 const CPU_GRACE: u64 = 2;
 
-/// Applies the limits to this process; they hold for all it starts, and cannot be raised again.
-pub(super) fn apply(limits: &Limits) -> Result<(), WallFault> {
+/// Applies the limits to this process; they hold for all it starts, and cannot be raised again. `others`: tasks of the
+/// same user that are counted with those of the call.
+pub(super) fn apply(limits: &Limits, others: u64) -> Result<(), WallFault> {
     let cpu = u64::from(limits.cpu_seconds);
     // 1 and not 0: a core_pattern that pipes ignores 0 but gives up on 1, and no file is smaller than one byte.
     lower(Resource::RLIMIT_CORE, 1, 1)?;
@@ -24,7 +25,7 @@ pub(super) fn apply(limits: &Limits) -> Result<(), WallFault> {
         // Address space, hence generous: V8, Go and the JVM reserve far more than they use.
         (Resource::RLIMIT_AS, u64::from(limits.memory_mb).saturating_mul(MIB)),
         // Counted for the user within its user namespace: all calls of one zygote together.
-        (Resource::RLIMIT_NPROC, u64::from(limits.processes)),
+        (Resource::RLIMIT_NPROC, u64::from(limits.processes).saturating_add(others)),
         (Resource::RLIMIT_FSIZE, u64::from(limits.file_size_mb).saturating_mul(MIB)),
         (Resource::RLIMIT_NOFILE, u64::from(limits.open_files)),
         (Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY),

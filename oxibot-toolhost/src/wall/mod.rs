@@ -12,6 +12,7 @@
 
 pub mod attack;
 mod channel;
+mod family;
 mod fault;
 mod foundation;
 mod grants;

@@ -14,15 +14,14 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use super::channel::{Channel, Received, pair, send_message};
 use super::fault::{Step, fault};
 use super::handle::Zygote;
-use super::init::end_children_but;
 use super::orders::{FromNursery, Order, Plan};
-use super::zygote;
+use super::{family, zygote};
 use crate::sys::{self, Cloned};
 use crate::wire::{Profile, WallFault, Wanted};
 
@@ -34,9 +33,9 @@ const ORPHANS_EVERY_MS: u16 = 2_000;
 /// Longest one look for orphans may take.
 const ORPHAN_TIME: Duration = Duration::from_secs(1);
 /// Longest zygotes may take to tidy up at the end.
-const TIDY_TIME: Duration = Duration::from_secs(3);
+const TIDY_TIME: Duration = Duration::from_secs(4);
 /// Longest the supervisor waits for all that when it ends in peace.
-const END_TIMEOUT_MS: u16 = 5_000;
+const END_TIMEOUT_MS: u16 = 6_000;
 
 /// The supervisor's handle of the nursery. Dropping it ends the nursery and with it every zygote and call.
 #[derive(Debug)]
@@ -187,6 +186,8 @@ fn nurse() -> Result<(), WallFault> {
     let socket = sanitise()?;
     nix::sys::prctl::set_name(c"oxibot-nursery").step("name the nursery")?;
     nix::sys::prctl::set_dumpable(false).step("make the nursery undumpable")?;
+    // A Ctrl-C at the terminal is for main; and our process group must hold nobody but us.
+    nix::unistd::setsid().step("start a session")?;
     // What a killed zygote without namespaces leaves comes here.
     nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
     let program = open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
@@ -211,7 +212,7 @@ fn nurse() -> Result<(), WallFault> {
             },
             Received::Nothing => {
                 let spared: Vec<Pid> = zygotes.iter().map(|(pid, _)| *pid).collect();
-                end_children_but(&spared, ORPHAN_TIME);
+                family::end(&spared, ORPHAN_TIME);
             }
             Received::Closed => break,
         }
@@ -228,14 +229,13 @@ fn nurse() -> Result<(), WallFault> {
         reap(&mut zygotes);
         std::thread::sleep(Duration::from_millis(2));
     }
-    end_children_but(&[], ORPHAN_TIME);
+    family::end(&[], ORPHAN_TIME);
     Ok(())
 }
 
 /// Takes note of ended children.
 fn reap(zygotes: &mut Vec<(Pid, Plan)>) {
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        let Some(pid) = status.pid() else { return };
+    for pid in family::reap() {
         let Some(place) = zygotes.iter().position(|(zygote, _)| *zygote == pid) else { continue };
         match zygotes.swap_remove(place) {
             (_, Plan::Bare) => zygote::remove_private(pid),

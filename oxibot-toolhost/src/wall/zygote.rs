@@ -14,7 +14,6 @@ use std::time::Duration;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oxibot_proto::settings::Limits;
 
@@ -26,16 +25,14 @@ use super::identity::{self, Identity};
 use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
-use super::{grants, privileges, protections};
+use super::{family, grants, privileges, protections};
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, ToZygote, WallFault};
 
 /// Longest the probe call may take, in milliseconds.
 const PROBE_TIMEOUT_MS: u16 = 8_000;
-/// How often a zygote without namespaces looks for ended children, in milliseconds.
-const REAP_EVERY_MS: u16 = 1_000;
 /// Longest a sweep may take. A process stuck in the kernel is left to the next one.
-const SWEEP_TIME: Duration = Duration::from_secs(2);
+const SWEEP_TIME: Duration = Duration::from_secs(3);
 /// Half way to "kill this first".
 const OOM_SCORE: &str = "500";
 /// What each init of level `full` gets of its own.
@@ -111,10 +108,29 @@ fn live() -> Result<(), WallFault> {
 struct Zygote {
     ground: Ground,
     identity: Identity,
-    /// Inits that have not been reaped, with the directory each was given. Only without namespaces.
-    inits: Vec<(Pid, Option<PathBuf>)>,
+    /// Inits that have not been reaped. Only without namespaces.
+    inits: Vec<BareInit>,
     /// Files workers, never swept.
     workers: Vec<Pid>,
+    /// Orphans ended since the last answer to a sweep.
+    swept: u32,
+}
+
+/// An init without a PID namespace: somebody has to tidy up after it.
+struct BareInit {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// The directory its call was given.
+    private: Option<PathBuf>,
+}
+
+impl Drop for BareInit {
+    fn drop(&mut self) {
+        if let Some(private) = &self.private {
+            // Fails only where something still writes there; the end of its zygote tries again.
+            let _ = std::fs::remove_dir_all(private);
+        }
+    }
 }
 
 impl Zygote {
@@ -134,7 +150,7 @@ impl Zygote {
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         }
         let ground = Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary };
-        Ok(Self { ground, identity, inits: Vec::new(), workers: Vec::new() })
+        Ok(Self { ground, identity, inits: Vec::new(), workers: Vec::new(), swept: 0 })
     }
 
     fn obtained(&self, order: &Order) -> Obtained {
@@ -172,12 +188,10 @@ impl Zygote {
     }
 
     fn serve(&mut self, mut channel: Channel<ToZygote>) -> Result<(), WallFault> {
-        let every = match self.ground.plan {
-            Plan::Full => None,
-            Plan::Bare | Plan::Off => Some(REAP_EVERY_MS),
-        };
         loop {
-            let received = channel.wait(every)?;
+            // An init that ends takes its call with it at once, whoever killed it.
+            let ends: Vec<BorrowedFd<'_>> = self.inits.iter().map(|init| init.pidfd.as_fd()).collect();
+            let received = channel.wait_beside(None, &ends)?;
             self.reap();
             let request = match received {
                 Received::Message(request) => request,
@@ -225,7 +239,10 @@ impl Zygote {
         drop((theirs, tell));
         match self.ground.plan {
             Plan::Full => {}
-            Plan::Bare | Plan::Off => self.inits.push((pid, private)),
+            Plan::Bare | Plan::Off => {
+                let watched = pidfd.try_clone().step("watch an init")?;
+                self.inits.push(BareInit { pid, pidfd: watched, private });
+            }
         }
         let mut word = Vec::new();
         told.read_to_end(&mut word).step("hear an init")?;
@@ -262,33 +279,37 @@ impl Zygote {
         }
     }
 
-    /// Without namespaces: takes note of ended children and removes their directories.
+    /// Without namespaces: takes note of ended children, and ends what an ended init left.
     fn reap(&mut self) {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            if status == WaitStatus::StillAlive {
-                return;
-            }
-            let Some(pid) = status.pid() else { return };
+        match self.ground.plan {
+            Plan::Full => return,
+            Plan::Bare | Plan::Off => {}
+        }
+        for pid in family::reap() {
             self.workers.retain(|worker| *worker != pid);
-            let Some(place) = self.inits.iter().position(|(init, _)| *init == pid) else { continue };
-            if let (_, Some(private)) = self.inits.swap_remove(place) {
-                // What is still written there by an orphan goes with the sweep that follows.
-                let _ = std::fs::remove_dir_all(private);
+            let ended: Vec<BareInit> = self.inits.extract_if(.., |init| init.pid == pid).collect();
+            if !ended.is_empty() {
+                self.swept = self.swept.saturating_add(self.end_orphans());
             }
         }
     }
 
-    /// Ends orphans: children that are neither an init nor a files worker.
+    /// Ends children that are neither an init nor a files worker, and all below them.
+    fn end_orphans(&self) -> u32 {
+        let spared: Vec<Pid> =
+            self.inits.iter().map(|init| init.pid).chain(self.workers.iter().copied()).collect();
+        family::end(&spared, SWEEP_TIME)
+    }
+
+    /// Ends what calls left. With PID namespaces the kernel did already.
     fn sweep(&mut self) -> u32 {
         match self.ground.plan {
-            // The PID namespace of each call already did.
-            Plan::Full => return 0,
-            Plan::Bare | Plan::Off => {}
+            Plan::Full => 0,
+            Plan::Bare | Plan::Off => {
+                self.reap();
+                std::mem::take(&mut self.swept).saturating_add(self.end_orphans())
+            }
         }
-        self.reap();
-        let spared: Vec<Pid> =
-            self.inits.iter().map(|(pid, _)| *pid).chain(self.workers.iter().copied()).collect();
-        init::end_children_but(&spared, SWEEP_TIME)
     }
 
     /// The supervisor is gone: nothing may stay.
@@ -297,12 +318,8 @@ impl Zygote {
             // Inits have the death signal, their namespaces the rest.
             Plan::Full => {}
             Plan::Bare | Plan::Off => {
-                init::end_children(SWEEP_TIME);
-                for (_, private) in self.inits.drain(..) {
-                    if let Some(private) = private {
-                        let _ = std::fs::remove_dir_all(private);
-                    }
-                }
+                family::end(&[], SWEEP_TIME);
+                self.inits.clear();
             }
         }
     }

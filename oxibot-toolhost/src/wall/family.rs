@@ -1,0 +1,158 @@
+//! Processes of calls that have no PID namespace: finding, counting and ending them.
+//!
+//! Whoever uses this is a subreaper, so that everything a call starts stays below it, whatever it double-forks. A family
+//! is ended group by group: the kernel kills a process group at once and no fork of a member slips through, which is
+//! what stops a fork bomb; killing one process after the other does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpgrp, getpid};
+
+/// One process, from `/proc/PID/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    pid: i32,
+    parent: i32,
+    group: i32,
+}
+
+/// Own descendants, without the spared children and what is below those.
+fn descendants(spared: &[Pid]) -> Vec<Process> {
+    let all: Vec<Process> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
+        .collect();
+    below(getpid().as_raw(), &all, spared)
+}
+
+/// `pid (name) state parent group ...`; the name may hold anything, parentheses too.
+fn parse(stat: &str) -> Option<Process> {
+    let (pid, rest) = stat.split_once(' ')?;
+    let (_, rest) = rest.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(1);
+    let mut number = || fields.next()?.parse().ok();
+    Some(Process { pid: pid.parse().ok()?, parent: number()?, group: number()? })
+}
+
+fn below(root: i32, all: &[Process], spared: &[Pid]) -> Vec<Process> {
+    let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
+    for process in all {
+        children.entry(process.parent).or_default().push(*process);
+    }
+    let mut found = Vec::new();
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
+        for child in children.remove(&parent).unwrap_or_default() {
+            if !spared.contains(&Pid::from_raw(child.pid)) {
+                parents.push(child.pid);
+                found.push(child);
+            }
+        }
+    }
+    found
+}
+
+/// How many there are.
+pub(super) fn count() -> usize {
+    descendants(&[]).len()
+}
+
+/// Kills every descendant once, without reaping: who waits for them learns how they ended.
+pub(super) fn kill_all() {
+    kill_family(&descendants(&[]));
+}
+
+fn kill_family(family: &[Process]) {
+    let own = getpgrp().as_raw();
+    // A payload starts its own session, so its groups hold nobody else; ours may hold the supervisor.
+    let groups: BTreeSet<i32> =
+        family.iter().map(|process| process.group).filter(|group| *group != own && *group > 1).collect();
+    for group in groups {
+        // ESRCH: it ended by itself. EPERM: another user's, which no call can have made.
+        let _ = kill(Pid::from_raw(group.saturating_neg()), Signal::SIGKILL);
+    }
+    for process in family.iter().filter(|process| process.group == own) {
+        let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+    }
+}
+
+/// Kills all but the spared and reaps own children among them, until none is left or time runs out. Returns how many
+/// processes were seen.
+pub(super) fn end(spared: &[Pid], time: Duration) -> u32 {
+    let until = Instant::now().checked_add(time);
+    let mut seen = BTreeSet::new();
+    loop {
+        let family = descendants(spared);
+        if family.is_empty() || until.is_none_or(|until| Instant::now() >= until) {
+            return u32::try_from(seen.len()).unwrap_or(u32::MAX);
+        }
+        kill_family(&family);
+        seen.extend(family.iter().map(|process| process.pid));
+        std::thread::sleep(Duration::from_millis(2));
+        for process in &family {
+            // ECHILD: not a child of ours yet.
+            let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
+        }
+    }
+}
+
+/// Reaps ended children that wait to be. Returns their ids.
+pub(super) fn reap() -> Vec<Pid> {
+    let mut ended = Vec::new();
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(_) => return ended,
+            Ok(status) => ended.extend(status.pid()),
+        }
+    }
+}
+
+/// Tasks the user of this process has already. A process limit of the kernel counts them too where a call has no user
+/// namespace of its own.
+pub(super) fn tasks_of_this_user() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let own = nix::unistd::getuid().as_raw();
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()))
+        .filter_map(|entry| fs::metadata(entry.path().join("task")).ok())
+        .filter(|tasks| tasks.uid() == own)
+        // One link a thread, and the two every directory has.
+        .map(|tasks| tasks.nlink().saturating_sub(2))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_with_parentheses_and_spaces_is_no_obstacle() {
+        let expected = Process { pid: 7, parent: 3, group: 5 };
+        assert_eq!(parse("7 (a) S 9 (b)) R 3 5 1 0"), Some(expected));
+        assert_eq!(parse("7 (a"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn spared_children_keep_their_own_families() {
+        let process = |pid, parent| Process { pid, parent, group: pid };
+        let all = [process(2, 1), process(3, 1), process(4, 2), process(5, 3), process(6, 5), process(9, 8)];
+        let found: BTreeSet<i32> = below(1, &all, &[Pid::from_raw(2)]).iter().map(|one| one.pid).collect();
+        assert_eq!(found, BTreeSet::from([3, 5, 6]));
+    }
+
+    #[test]
+    fn own_tasks_are_counted() {
+        assert!(tasks_of_this_user() >= 1);
+    }
+}
