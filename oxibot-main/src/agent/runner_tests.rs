@@ -57,7 +57,7 @@ fn terms() -> Terms {
             tool_rounds: 5,
             tokens: None,
             wall: Duration::from_secs(600),
-            stop_grace: Duration::from_millis(50),
+            stop_grace: Duration::from_millis(500),
         },
         window: 20_000,
         max_tokens: 1_000,
@@ -131,6 +131,13 @@ fn transcript(request: &ModelRequest, boundary: &str) -> String {
         }
     }
     out
+}
+
+/// Waits for a state, however slow the machine is.
+async fn until(reached: impl Fn() -> bool) {
+    while !reached() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test]
@@ -218,13 +225,13 @@ async fn killed_turn_is_unknown_to_model_and_person_and_the_call_never_runs_agai
         hands,
         [Line::Call(&[("bash", "{\"command\":\"pay\"}")]), Line::Say("I cannot tell whether it was paid.")],
     );
+    let hands = bench.hands.clone();
     {
         // The process dies while the call runs: the turn's future is dropped where it stands.
         let turn = bench.say("pay the bill");
         tokio::pin!(turn);
-        for _ in 0..200 {
-            tokio::select! { biased; _ = &mut turn => panic!("it hangs"), () = tokio::time::sleep(Duration::from_millis(1)) => {} }
-        }
+        let ran = || hands.ran.lock().unwrap().len() == 1;
+        tokio::select! { _ = &mut turn => panic!("it hangs"), () = until(ran) => {} }
     }
     assert_eq!(bench.hands.ran.lock().unwrap().len(), 1);
     let home = bench.dir.path().join("state");
@@ -264,10 +271,11 @@ async fn cancel_ends_a_hanging_request_and_a_hanging_call() {
         ],
     );
     let mut outcomes = Vec::new();
-    for _ in 0..3 {
-        let send = bench.send.clone();
+    for round in 0..3 {
+        let (send, mind, hands) = (bench.send.clone(), bench.mind.clone(), bench.hands.clone());
         let cancel = async move {
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            until(|| mind.asked.lock().unwrap().len() > round && hands.ran.lock().unwrap().len() >= round)
+                .await;
             send.send(Input::Cancel).await.unwrap();
         };
         let (finished, ()) = tokio::join!(bench.say("go"), cancel);
@@ -294,8 +302,9 @@ async fn second_turn_in_a_running_conversation_is_busy() {
     let other = bench.agent.clone();
     let session = other.session("terminal:t").await.unwrap();
     let send = bench.send.clone();
+    let mind = bench.mind.clone();
     let second = async move {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        until(|| mind.asked.lock().unwrap().len() == 1).await;
         let (_send, mut inbox) = mpsc::channel(1);
         let message = Message::text(Role::User, "me too");
         let result = other.turn(&session, &terms(), message, &Heard::default(), &mut inbox).await;
