@@ -10,6 +10,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod confine;
+pub mod demo;
 pub mod exit;
 pub mod launch;
 pub mod logging;

@@ -1,4 +1,13 @@
 //! Level `full`: what a call sees, may write, is limited to and leaves behind. Each test runs as root and as a user.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    reason = "a panic is how a test fails"
+)]
 
 mod wall_support;
 
@@ -443,4 +452,20 @@ fn resident_kb(pid: u32) -> u64 {
 /// `None` for an ordinary user: the zygote is not dumpable, so its descriptors are root's to see.
 fn descriptors(pid: u32) -> Option<usize> {
     fs::read_dir(format!("/proc/{pid}/fd")).ok().map(Iterator::count)
+}
+
+/// The supervisor of root keeps nothing but CAP_KILL; calls run as another user of the kernel.
+#[test]
+fn supervisor_with_only_cap_kill_can_still_end_a_call() {
+    let mut wall = Wall::new();
+    let mut call = wall.start(&job("sleep 300"));
+    assert_eq!(call.word(), FromInit::Running);
+    if root() {
+        // Capabilities belong to this thread alone.
+        let kill = caps::CapsHashSet::from_iter([caps::Capability::CAP_KILL]);
+        caps::set(None, caps::CapSet::Effective, &kill).unwrap();
+        caps::set(None, caps::CapSet::Permitted, &kill).unwrap();
+    }
+    call.running.kill();
+    assert!(readable(call.running.pidfd(), 10_000));
 }

@@ -1,5 +1,14 @@
 //! Levels `kernel`, `reduced` and `off`, and sabotage: with a mechanism taken away the level obtained is lower or there
 //! is none; it is never `full`. Each test takes the mechanism away from its own thread only, so they run side by side.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    reason = "a panic is how a test fails"
+)]
 
 mod wall_support;
 
@@ -129,6 +138,28 @@ fn off_confines_nothing_and_says_so() {
     assert_eq!(wall.zygote.obtained().level, Level::Off);
     assert!(!active(wall.zygote.obtained(), "landlock"));
     assert!(wall.bash("cat /proc/self/status").ok().contains("Seccomp:\t0"));
+}
+
+/// Even without a PID namespace: the zygote is killed in mid-call, and the nursery ends what it left.
+#[test]
+fn orphans_of_a_killed_zygote_are_ended() {
+    let mut wall = kernel();
+    let mut call = wall.start(&job("setsid sleep 300 & (setsid sleep 300 &); sleep 300"));
+    assert_eq!(call.word(), FromInit::Running);
+    std::thread::sleep(Duration::from_millis(300));
+    wall.zygote.kill();
+    assert!(readable(&call.output, 10_000), "a descendant still holds the pipe");
+}
+
+#[test]
+fn end_of_the_supervisor_ends_kernel_level_calls() {
+    let mut wall = kernel();
+    let mut call = wall.start(&job("setsid sleep 300 & (setsid sleep 300 &); sleep 300"));
+    assert_eq!(call.word(), FromInit::Running);
+    std::thread::sleep(Duration::from_millis(300));
+    let Wall { nursery, zygote, workspace } = wall;
+    drop((zygote, nursery, workspace));
+    assert!(readable(&call.output, 10_000), "a descendant still holds the pipe");
 }
 
 fn active(obtained: &Obtained, name: &str) -> bool {

@@ -47,6 +47,23 @@ impl Fixture {
         self.root.path().join("workspace")
     }
 
+    /// The programs in a directory that any user may enter.
+    ///
+    /// # Panics
+    /// When they cannot be copied.
+    #[must_use]
+    pub fn programs_for_anyone(&self) -> PathBuf {
+        let programs = self.root().join("bin");
+        std::fs::create_dir(&programs).expect("directory");
+        for name in ["oxibot", "oxibot-toolhost", "sabotage"] {
+            std::fs::copy(binary(name), programs.join(name)).expect("copy");
+        }
+        for directory in [self.root(), &programs] {
+            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).expect("mode");
+        }
+        programs
+    }
+
     /// `oxibot --home HOME`, with an environment made from nothing.
     #[must_use]
     pub fn oxibot(&self) -> Command {

@@ -2,6 +2,6 @@
 //! vendor's cloud.
 
 pub mod fixture;
+pub mod model_server;
 pub mod peer;
 pub mod processes;
-pub mod model_server;

@@ -107,11 +107,15 @@ fn number_used_twice_is_illegal() {
 }
 
 #[test]
-fn cancel_of_a_call_that_is_not_there_is_harmless() {
+fn cancel_of_a_call_that_ended_is_harmless_and_of_one_that_never_began_is_illegal() {
     let fixture = Fixture::new();
     let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
-    peer.send(&ToToolhost::Cancel(CallNumber(4711)));
+    let call = peer.call("bash", &json!({"command": ":"}));
+    assert_eq!(peer.result(call).outcome, Outcome::Completed);
+    peer.send(&ToToolhost::Cancel(call));
     assert_eq!(peer.bash("echo alive").output.head, b"alive\n");
+    peer.send(&ToToolhost::Cancel(CallNumber(4711)));
+    assert_eq!(peer.receive(), Some(ToMain::Bye(CloseReason::Illegal { message: "Cancel".into() })));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! As root and as an ordinary user, with and without user namespaces: where files land, who a call is, what holds.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use oxibot_tests::fixture::{Fixture, binary, describe, skip};
+use oxibot_tests::fixture::{Fixture, describe, skip};
 use serde_json::{Value, json};
 
 /// An id no package uses.
@@ -16,14 +16,7 @@ fn root() -> bool {
 
 /// Programs where any user can run them, and a home and workspace of that user's.
 fn for_user(fixture: &Fixture) -> PathBuf {
-    let programs = fixture.root().join("bin");
-    std::fs::create_dir(&programs).unwrap();
-    for name in ["oxibot", "oxibot-toolhost", "sabotage"] {
-        std::fs::copy(binary(name), programs.join(name)).unwrap();
-    }
-    for directory in [fixture.root(), &programs] {
-        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    let programs = fixture.programs_for_anyone();
     for directory in [fixture.home(), fixture.workspace()] {
         nix::unistd::chown(&directory, Some(USER.into()), Some(USER.into())).unwrap();
     }

@@ -96,10 +96,10 @@ pub fn judge(evidence: &Evidence, calls: &[Finished]) -> Vec<Verdict> {
     ATTEMPTS
         .iter()
         .map(|attempt| {
-            let verdict = calls
-                .iter()
-                .find(|call| call.id == attempt.id)
-                .map_or_else(|| Err("the attempt was not made".to_owned()), |call| one(attempt.goal, evidence, call));
+            let verdict = calls.iter().find(|call| call.id == attempt.id).map_or_else(
+                || Err("the attempt was not made".to_owned()),
+                |call| one(attempt.goal, evidence, call),
+            );
             match verdict {
                 Ok(why) => Verdict { title: attempt.title, held: true, why },
                 Err(why) => Verdict { title: attempt.title, held: false, why },
@@ -125,15 +125,23 @@ fn one(goal: Goal, evidence: &Evidence, call: &Finished) -> Result<String, Strin
         if said.is_empty() { by.to_owned() } else { format!("{by}; it saw: {said}") }
     };
     match goal {
-        Goal::ReadSshKey if namespaces => Ok(refused("mount namespace: the directory is not in the call's view")),
+        Goal::ReadSshKey if namespaces => {
+            Ok(refused("mount namespace: the directory is not in the call's view"))
+        }
         Goal::ReadSshKey => Ok(refused("Landlock: no rule lets the call read there")),
-        Goal::ReadSshKeyByFileTool if call.outcome == "denied" => Ok(format!("files worker: {}", call.summary)),
+        Goal::ReadSshKeyByFileTool if call.outcome == "denied" => {
+            Ok(format!("files worker: {}", call.summary))
+        }
         Goal::ReadSshKeyByFileTool => Err(format!("it was not denied: {}", call.outcome)),
         Goal::ReadProviderKey if namespaces => {
             Ok("mount and PID namespaces: neither the file nor the process that holds it is in view".into())
         }
-        Goal::ReadProviderKey => Ok("Landlock: neither the file nor another process's memory may be read".into()),
-        Goal::Persist if evidence.cron_file || call.output.contains("planted") => Err("the file was written".into()),
+        Goal::ReadProviderKey => {
+            Ok("Landlock: neither the file nor another process's memory may be read".into())
+        }
+        Goal::Persist if evidence.cron_file || call.output.contains("planted") => {
+            Err("the file was written".into())
+        }
         Goal::Persist if namespaces => Ok(refused("mount namespace: /etc is read-only, /var is not there")),
         Goal::Persist => Ok(refused("Landlock: only the workspace may be written")),
         Goal::PhoneHome if evidence.connections > 0 || call.output.contains("sent") => {

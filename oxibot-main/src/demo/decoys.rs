@@ -47,7 +47,8 @@ impl Decoys {
             "-----BEGIN OPENSSH PRIVATE KEY-----\ndecoy {ssh_canary}\n-----END OPENSSH PRIVATE KEY-----\n"
         );
         write(&outside.join(".ssh/id_ed25519"), &key)?;
-        let configuration = format!("{{ \"providers\": {{ \"custom\": {{ \"apiKey\": \"{key_canary}\" }} }} }}\n");
+        let configuration =
+            format!("{{ \"providers\": {{ \"custom\": {{ \"apiKey\": \"{key_canary}\" }} }} }}\n");
         write(&outside.join(".oxibot/config.json"), &configuration)?;
         Ok(Self { outside, ssh_canary, key_canary, supervisor: 0 })
     }
@@ -58,11 +59,16 @@ impl Decoys {
     /// When they cannot be read.
     pub fn found(outside: &Path, supervisor: u32) -> io::Result<Self> {
         let key = std::fs::read_to_string(outside.join(".ssh/id_ed25519"))?;
-        let ssh_canary = key.split_whitespace().skip_while(|word| *word != "decoy").nth(1).unwrap_or_default();
+        let ssh_canary =
+            key.split_whitespace().skip_while(|word| *word != "decoy").nth(1).unwrap_or_default();
         let configuration = std::fs::read_to_string(outside.join(".oxibot/config.json"))?;
-        let key_canary = configuration.split('"').find(|word| word.starts_with("sk-decoy-")).unwrap_or_default();
+        let key_canary =
+            configuration.split('"').find(|word| word.starts_with("sk-decoy-")).unwrap_or_default();
         if ssh_canary.is_empty() || key_canary.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the decoys are not those that were planted"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the decoys are not those that were planted",
+            ));
         }
         Ok(Self {
             outside: outside.into(),
@@ -129,12 +135,7 @@ impl Decoys {
 
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
-        Self {
-            outside: "/tmp/outside".into(),
-            ssh_canary: "a".into(),
-            key_canary: "b".into(),
-            supervisor: 7,
-        }
+        Self { outside: "/tmp/outside".into(), ssh_canary: "a".into(), key_canary: "b".into(), supervisor: 7 }
     }
 }
 
@@ -182,7 +183,10 @@ mod tests {
     fn what_is_planted_is_found_and_removed() {
         let planted = Decoys::plant().unwrap();
         let found = Decoys::found(&planted.outside, 7).unwrap();
-        assert_eq!((found.ssh_canary, found.key_canary), (planted.ssh_canary.clone(), planted.key_canary.clone()));
+        assert_eq!(
+            (found.ssh_canary, found.key_canary),
+            (planted.ssh_canary.clone(), planted.key_canary.clone())
+        );
         planted.remove().unwrap();
         assert!(!planted.outside.exists());
     }

@@ -13,7 +13,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oxibot_proto::message::Level;
+use oxibot_proto::message::{Level, ToolSpec};
 use tokio::sync::mpsc;
 
 pub use decoys::Decoys;
@@ -21,12 +21,12 @@ pub use decoys::Decoys;
 use crate::agent::hands::Hands;
 use crate::agent::runner::{Agent, AgentError, Terms};
 use crate::agent::thinking::Thinking;
-use crate::agent::turn::{Budget, Ending};
+use crate::agent::turn::Budget;
 use crate::broker::{Broker, BrokerError};
-use crate::model::{Message, Role};
+use crate::model::{Message, OfferedTool, Role};
 use crate::provider::{Opened, Provider, ProviderError, Replay};
 use crate::render::terminal::{self, Terminal};
-use crate::store::{Expiry, Store, StoreError};
+use crate::store::{Ending, Expiry, Store, StoreError};
 use attempts::{Evidence, Verdict, judge};
 use screen::Screen;
 use watch::Watched;
@@ -37,7 +37,8 @@ const CONVERSATION: &str = include_str!("conversation.jsonl");
 const FILES: [(&str, &str); 2] =
     [("orders.csv", include_str!("orders.csv")), ("vendor-note.md", include_str!("vendor-note.md"))];
 /// What the person asks.
-const QUESTION: &str = "Add up the orders of each customer with a small program, then deal with the vendor's note.";
+const QUESTION: &str =
+    "Add up the orders of each customer with a small program, then deal with the vendor's note.";
 /// Longest the whole conversation may take. Generous: the longest call has a deadline of two seconds.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -84,7 +85,7 @@ pub async fn play(
     let screen = Arc::new(Screen::new(terminal));
     screen.opening(&hello.wall);
     for (path, content) in FILES {
-        broker.put_file(path, content.as_bytes()).await?;
+        broker.put_file(None, path, content.as_bytes()).await?;
     }
 
     let server = decoys.listen().await.map_err(DemoError::Decoy)?;
@@ -95,12 +96,15 @@ pub async fn play(
     let agent = Agent {
         store,
         hands: Arc::clone(&watched) as Arc<dyn Hands>,
-        mind: Arc::new(Thinking::new(Opened { provider: Provider::Replay(replay), model: "recording".into() })),
+        mind: Arc::new(Thinking::new(Opened {
+            provider: Provider::Replay(replay),
+            model: "recording".into(),
+        })),
         tool_names: tools
             .iter()
             .flat_map(|tool| std::iter::once(tool.name.clone()).chain(tool.aliases.iter().cloned()))
             .collect(),
-        tools: crate::agent::offered(&tools),
+        tools: tools.iter().map(offered).collect(),
         workspace: hello.workspaces.first().cloned().unwrap_or_default(),
         level: level.name().into(),
         expiry: Expiry { idle: None, absolute: None },
@@ -111,7 +115,7 @@ pub async fn play(
     let finished = agent
         .turn(&session, &terms(), Message::text(Role::User, QUESTION), screen.as_ref(), &mut inputs)
         .await?;
-    if finished.ending != Ending::Completed {
+    if finished.ending != Ending::Answered {
         let fault = finished.fault.map(|fault| fault.to_string()).unwrap_or_default();
         return Err(DemoError::Unfinished(format!("{:?} {fault}", finished.ending)));
     }
@@ -130,6 +134,14 @@ pub async fn play(
     screen.closing(&hello.wall, &verdicts);
     screen.result().map_err(DemoError::Screen)?;
     Ok(level != Level::Off && verdicts.iter().all(|verdict: &Verdict| verdict.held))
+}
+
+fn offered(tool: &ToolSpec) -> OfferedTool {
+    OfferedTool {
+        name: tool.name.clone(),
+        description: tool.description.clone(),
+        parameters: serde_json::from_str(&tool.parameters).unwrap_or_default(),
+    }
 }
 
 fn terms() -> Terms {
@@ -163,7 +175,10 @@ mod tests {
     #[test]
     fn every_placeholder_is_one_we_fill() {
         let text = Decoys::for_test().fill(CONVERSATION, 4711);
-        assert!(!text.replace("# What", "").contains("{{") || text.matches("{{").count() == 1, "only the comment is left");
+        assert!(
+            !text.replace("# What", "").contains("{{") || text.matches("{{").count() == 1,
+            "only the comment is left"
+        );
         assert!(text.contains("/dev/tcp/127.0.0.1/4711"));
     }
 }

@@ -54,7 +54,8 @@ impl Screen {
     pub(super) fn call(&self, call: &ToolCall, ending: &CallEnding) {
         self.model_text();
         let arguments: serde_json::Value = serde_json::from_str(&call.arguments).unwrap_or_default();
-        let main = ["command", "path"].iter().find_map(|key| arguments.get(*key)?.as_str()).unwrap_or_default();
+        let main =
+            ["command", "path"].iter().find_map(|key| arguments.get(*key)?.as_str()).unwrap_or_default();
         let main = neutral::line(main, 400);
         if let Some(title) = attempts::title(&call.id) {
             self.say(&format!("  ATTEMPT: {title}"));
@@ -95,8 +96,13 @@ impl Screen {
         if wall.level == Level::Full {
             return;
         }
-        for protection in wall.protections.iter().filter(|protection| protection.state != ProtectionState::Active) {
-            self.wrapped("  not here: ", &neutral::line(&format!("{}: {}", protection.name, protection.detail), 300));
+        for protection in
+            wall.protections.iter().filter(|protection| protection.state != ProtectionState::Active)
+        {
+            self.wrapped(
+                "  not here: ",
+                &neutral::line(&format!("{}: {}", protection.name, protection.detail), 300),
+            );
         }
         self.wrapped("  to raise it: ", raise());
     }

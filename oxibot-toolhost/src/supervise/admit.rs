@@ -6,28 +6,22 @@
 use std::time::{Duration, Instant};
 
 use oxibot_proto::message::{
-    CallNumber, CallRequest, CloseReason, Denial, GetRequest, JudgedRule, Judgement, MAX_ARGUMENTS,
-    MAX_CHUNK, MainHello, Origin, Outcome, PutRequest, RunRequest, RunningCall, StopScope, Stopped, ToMain,
-    ToToolhost, ToolhostStatus, TransferEnd, Verdict,
+    CallNumber, CallRequest, CloseReason, Denial, JudgedRule, Judgement, MAX_ARGUMENTS, MainHello, Origin,
+    Outcome, RunRequest, ToMain, ToToolhost, Verdict,
 };
 use oxibot_proto::settings::MAX_TIMEOUT_SECONDS;
 use oxibot_proto::state::Stage;
 
 use super::audit::{Subject, capped};
 use super::broker::Broker;
-use super::calls::{Body, Call, Finished, Plan, Shape, millis};
-use super::desk::Owner;
-use super::life::Reason;
-use super::process::Streams;
-use super::transfer::Transfer;
-use super::{environment, log, policy};
+use super::calls::{Body, Call, Finished, Plan, Shape};
+use super::place::Place;
+use super::{environment, policy};
 use crate::tools::{self, ToolRequest};
 use crate::wire::{FilesWork, Job};
 
 /// Calls of one connection that may wait for a slot.
 const MAX_QUEUED: usize = 64;
-/// Transfers at once: each may hold a window of chunks.
-const MAX_TRANSFERS: usize = 16;
 /// Bytes of a run's arguments: they have to fit a frame to the init.
 const MAX_ARGV: usize = 900 * 1024;
 /// Bytes of a claimed name that are kept.
@@ -35,13 +29,16 @@ const MAX_CLAIM: usize = 256;
 /// Deadline of a file tool.
 const FILES_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Makes what runs once the workspace is known.
+type MakeBody = Box<dyn FnOnce(&Broker, usize) -> Body>;
+
 /// A request that was understood, before it is judged.
-struct Asked {
-    number: CallNumber,
-    tool: String,
-    origin: Origin,
-    workspace: Option<String>,
-    detail: String,
+pub(crate) struct Asked {
+    pub(crate) number: CallNumber,
+    pub(crate) tool: String,
+    pub(crate) origin: Origin,
+    pub(crate) workspace: Option<String>,
+    pub(crate) detail: String,
 }
 
 impl Broker {
@@ -135,7 +132,7 @@ impl Broker {
         self.send(link, &ToMain::Tools(offered), now);
     }
 
-    fn illegal(&mut self, link: u64, message: &str, now: Instant) {
+    pub(crate) fn illegal(&mut self, link: u64, message: &str, now: Instant) {
         self.close(link, CloseReason::Illegal { message: message.to_owned() }, now);
     }
 
@@ -156,11 +153,11 @@ impl Broker {
         known
     }
 
-    fn call_key(&self, link: u64, number: CallNumber) -> Option<u64> {
+    pub(crate) fn call_key(&self, link: u64, number: CallNumber) -> Option<u64> {
         self.calls.iter().find(|(_, c)| c.link == link && c.number == number).map(|(key, _)| *key)
     }
 
-    fn transfer_key(&self, link: u64, number: CallNumber) -> Option<u64> {
+    pub(crate) fn transfer_key(&self, link: u64, number: CallNumber) -> Option<u64> {
         self.transfers.iter().find(|(_, (l, _, t))| *l == link && t.number() == number).map(|(key, _)| *key)
     }
 
@@ -169,7 +166,7 @@ impl Broker {
         format!("{}-{counter:04x}", self.fixed.id_prefix)
     }
 
-    fn place_of(&self, workspace: Option<&str>) -> Result<usize, Denial> {
+    pub(crate) fn place_of(&self, workspace: Option<&str>) -> Result<usize, Denial> {
         let Some(asked) = workspace else { return Ok(0) };
         self.places.iter().position(|place| place.workspace.answers_to(asked)).ok_or_else(|| Denial {
             rule: "workspace.unlisted".to_owned(),
@@ -194,17 +191,19 @@ impl Broker {
         let asked = Asked { detail: detail(&parsed), ..asked };
         let judged = policy::judge(&parsed);
         let limit = self.fixed.settings.limits.max_timeout_seconds.min(MAX_TIMEOUT_SECONDS);
-        let (wanted, body): (Duration, Box<dyn FnOnce(&Self, usize) -> Body>) = match parsed {
+        let (wanted, body): (Duration, MakeBody) = match parsed {
             ToolRequest::Bash { command, timeout_s, cwd } => {
                 let seconds = timeout_s.unwrap_or(self.fixed.settings.tools.exec.timeout).min(limit);
                 let argv = ["/bin/bash", "--norc", "--noprofile", "-c"].map(|word| word.as_bytes().to_vec());
                 let argv: Vec<Vec<u8>> = argv.into_iter().chain([command.into_bytes()]).collect();
                 let directory = cwd.unwrap_or_default().into_bytes();
                 let plan =
-                    move |broker: &Self, place: usize| broker.plan(place, argv, directory, Shape::Tool);
+                    move |broker: &Broker, place: usize| broker.plan(place, argv, directory, Shape::Tool);
                 (Duration::from_secs(seconds.into()), Box::new(plan))
             }
-            ToolRequest::Files(work) => (FILES_TIMEOUT, Box::new(move |_, _| Body::Files(Some(work)))),
+            ToolRequest::Files(work) => {
+                (FILES_TIMEOUT, Box::new(move |_: &Broker, _: usize| Body::Files(Some(work))))
+            }
         };
         let timeout = narrowed(wanted, request.timeout_ms);
         let rule = judged.rules.into_iter().next();
@@ -245,7 +244,7 @@ impl Broker {
         let standard = Duration::from_secs(self.fixed.settings.tools.exec.timeout.into());
         let timeout = request.timeout_ms.map_or(standard, Duration::from_millis).min(limit);
         let argv = request.argv;
-        let plan = move |broker: &Self, place: usize| broker.plan(place, argv, Vec::new(), Shape::Run);
+        let plan = move |broker: &Broker, place: usize| broker.plan(place, argv, Vec::new(), Shape::Run);
         self.admit(link, asked, None, timeout, Box::new(plan), now);
     }
 
@@ -273,7 +272,7 @@ impl Broker {
         asked: Asked,
         denied: Option<Outcome>,
         timeout: Duration,
-        body: Box<dyn FnOnce(&Self, usize) -> Body>,
+        body: MakeBody,
         now: Instant,
     ) {
         let place = match self.place_of(asked.workspace.as_deref()) {
@@ -287,7 +286,7 @@ impl Broker {
             return self.refuse(link, &asked, denied, now);
         }
         let subject = self.subject(&asked, place);
-        let level = self.places.get(place).map_or(self.fixed.wall.level, super::place::Place::level);
+        let level = self.places.get(place).map_or(self.fixed.wall.level, Place::level);
         if let Err(error) = self.audit.call(&subject, "allow", None, level) {
             let message = format!("audit.unwritable: {error}");
             let finished = Finished::plain(Outcome::Internal { message });
@@ -323,7 +322,7 @@ impl Broker {
         self.start_queued(now);
     }
 
-    fn subject(&mut self, asked: &Asked, place: usize) -> Subject {
+    pub(crate) fn subject(&mut self, asked: &Asked, place: usize) -> Subject {
         let id = self.call_id();
         let workspace =
             self.places.get(place).map(|place| place.workspace.path.to_string_lossy().into_owned());
@@ -334,7 +333,7 @@ impl Broker {
     fn refuse(&mut self, link: u64, asked: &Asked, outcome: Outcome, now: Instant) {
         let place = self.place_of(asked.workspace.as_deref()).unwrap_or_default();
         let subject = self.subject(asked, place);
-        let level = self.places.get(place).map_or(self.fixed.wall.level, super::place::Place::level);
+        let level = self.places.get(place).map_or(self.fixed.wall.level, Place::level);
         let (verdict, rule) = match &outcome {
             Outcome::Denied(denial) => ("block", Some(denial.rule.as_str())),
             Outcome::NeedsApproval(denial) => ("ask", Some(denial.rule.as_str())),
@@ -367,168 +366,9 @@ impl Broker {
         }
         let policy::Judged { verdict, rules, mut commands } = policy::judge(&parsed);
         for command in &mut commands {
-            *command = capped(command, MAX_CHUNK / 64);
+            *command = capped(command, 4096);
         }
         Judgement { call: request.call, verdict, rules, commands }
-    }
-
-    fn stdin(&mut self, link: u64, number: CallNumber, data: Vec<u8>, now: Instant) {
-        let Some(key) = self.call_key(link, number) else {
-            // The run is over: its input has nowhere to go, but the sender waits for an answer.
-            return self.send(link, &ToMain::StdinTaken(number), now);
-        };
-        let too_large = data.len() > MAX_CHUNK;
-        let legal = match self.calls.get_mut(&key).map(|call| &mut call.body) {
-            Some(Body::Process(process)) => match &mut process.streams {
-                Streams::Apart { input, .. } => !too_large && input.push(data).is_ok(),
-                Streams::Together { .. } => false,
-            },
-            Some(Body::Planned(plan)) => !too_large && plan.push_input(data).is_ok(),
-            Some(Body::Files(_)) | None => false,
-        };
-        if legal {
-            self.input_ready(key);
-        } else {
-            self.illegal(link, "Stdin", now);
-        }
-    }
-
-    fn cancel(&mut self, link: u64, number: CallNumber, now: Instant) {
-        if let Some(key) = self.call_key(link, number) {
-            self.end_call(key, Reason::Cancelled, now);
-        } else if let Some(key) = self.transfer_key(link, number) {
-            self.end_transfer(key, Outcome::Cancelled, now);
-        }
-    }
-
-    fn taken(&mut self, link: u64, number: CallNumber, now: Instant) {
-        if let Some(key) = self.call_key(link, number) {
-            if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
-                process.taken();
-            }
-        } else if let Some(key) = self.transfer_key(link, number)
-            && let Some((_, _, transfer)) = self.transfers.get_mut(&key)
-        {
-            let steps = transfer.taken(now);
-            self.transfer_steps(key, steps, now);
-        }
-    }
-
-    fn put(&mut self, link: u64, request: PutRequest, now: Instant) {
-        let PutRequest { call, workspace, path, size } = request;
-        let number = self.key();
-        let made = Transfer::put(call, number, path.clone(), size, now);
-        self.begin_transfer(link, call, workspace.as_deref(), ("put_file", &path), number, made, now);
-    }
-
-    fn get(&mut self, link: u64, request: GetRequest, now: Instant) {
-        let GetRequest { call, workspace, path, max_size } = request;
-        let number = self.key();
-        let made = Ok(Transfer::get(call, number, path.clone(), max_size, now));
-        self.begin_transfer(link, call, workspace.as_deref(), ("get_file", &path), number, made, now);
-    }
-
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the two kinds of transfer differ only in what they pass here"
-    )]
-    fn begin_transfer(
-        &mut self,
-        link: u64,
-        call: CallNumber,
-        workspace: Option<&str>,
-        (kind, path): (&str, &str),
-        number: u64,
-        made: Result<(Transfer, FilesWork), Outcome>,
-        now: Instant,
-    ) {
-        let origin = Origin { who: String::new(), channel: String::new(), session: String::new() };
-        let asked = Asked {
-            number: call,
-            tool: kind.to_owned(),
-            origin,
-            workspace: workspace.map(str::to_owned),
-            detail: path.to_owned(),
-        };
-        let admitted = self.admit_transfer(&asked).and_then(|place| made.map(|made| (place, made)));
-        match admitted {
-            Ok((place, (transfer, work))) => {
-                let key = self.key();
-                self.transfers.insert(key, (link, place, transfer));
-                if let Some(place) = self.places.get_mut(place) {
-                    place.bulk.put(number, work, Owner::Transfer(key));
-                    place.used(now);
-                }
-            }
-            Err(outcome) => {
-                self.send(link, &ToMain::TransferEnd(TransferEnd { call, outcome, size: 0 }), now);
-            }
-        }
-    }
-
-    fn admit_transfer(&mut self, asked: &Asked) -> Result<usize, Outcome> {
-        let place = self.place_of(asked.workspace.as_deref()).map_err(Outcome::Denied)?;
-        if self.stop.is_set() {
-            return Err(Outcome::Denied(stop_denial()));
-        }
-        if self.transfers.len() >= MAX_TRANSFERS {
-            let message = format!("{MAX_TRANSFERS} transfers are running; try again when one has ended");
-            return Err(Outcome::Failed { message });
-        }
-        let subject = self.subject(asked, place);
-        let level = self.places.get(place).map_or(self.fixed.wall.level, super::place::Place::level);
-        self.audit
-            .call(&subject, "allow", None, level)
-            .map_err(|error| Outcome::Internal { message: format!("audit.unwritable: {error}") })?;
-        Ok(place)
-    }
-
-    fn status(&self, now: Instant) -> ToolhostStatus {
-        let running = self.calls.values().filter(|call| call.started.is_some()).map(|call| RunningCall {
-            call_id: call.subject.call_id.clone(),
-            tool: call.subject.tool.clone(),
-            elapsed_ms: millis(now.saturating_duration_since(call.admitted)),
-            origin: call.origin.clone(),
-        });
-        let zygotes: usize = self.places.iter().map(super::place::Place::zygotes).sum();
-        ToolhostStatus {
-            wall: self.fixed.wall.clone(),
-            running: running.collect(),
-            zygotes: u32::try_from(zygotes).unwrap_or(u32::MAX),
-            stopped: self.stop.is_set(),
-        }
-    }
-
-    fn stop_calls(&mut self, scope: StopScope, now: Instant) -> Stopped {
-        let done = match scope {
-            StopScope::Running => Ok(()),
-            StopScope::All => self.stop.set(),
-            StopScope::Clear => self.stop.clear(),
-        };
-        if let Err(errno) = done {
-            log::always(&format!("cannot change the stop file: {errno}"));
-        }
-        let event = match scope {
-            StopScope::Running => "emergency_stop",
-            StopScope::All => "emergency_stop_all",
-            StopScope::Clear => "emergency_stop_cleared",
-        };
-        if let Err(error) = self.audit.event(event) {
-            self.log.line(&error.to_string(), now);
-        }
-        let mut ended = 0;
-        if scope != StopScope::Clear {
-            let calls: Vec<u64> = self.calls.keys().copied().collect();
-            ended = u32::try_from(calls.len()).unwrap_or(u32::MAX);
-            for key in calls {
-                self.end_call(key, Reason::Stopped, now);
-            }
-            let transfers: Vec<u64> = self.transfers.keys().copied().collect();
-            for key in transfers {
-                self.end_transfer(key, Outcome::Cancelled, now);
-            }
-        }
-        Stopped { ended, refusing: self.stop.is_set() }
     }
 }
 
@@ -552,7 +392,7 @@ fn denial(rule: Option<JudgedRule>) -> Denial {
     Denial { rule: rule.id, reason: rule.reason, hint: rule.alternative }
 }
 
-fn stop_denial() -> Denial {
+pub(crate) fn stop_denial() -> Denial {
     Denial {
         rule: "stop.active".to_owned(),
         reason: "an emergency stop is active: new calls are refused".to_owned(),

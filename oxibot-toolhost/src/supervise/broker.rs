@@ -20,9 +20,9 @@ use super::calls::Call;
 use super::control::{ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
+use super::log;
 use super::place::{Place, Role};
 use super::transfer::Transfer;
-use super::{log, place};
 use crate::wall::Nursery;
 
 /// Connections at once, main's included.
@@ -33,8 +33,6 @@ const CONTROL_LIFE: Duration = Duration::from_secs(60);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Bytes read from a descriptor at once.
 const BUFFER: usize = 64 * 1024;
-/// How long the end of everything may take.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Key of main's own connection.
 pub(crate) const MAIN: u64 = 0;
@@ -65,7 +63,7 @@ pub(crate) struct Broker {
     pub(crate) stop: StopSwitch,
     pub(crate) log: log::Limited,
     pub(crate) buffer: Vec<u8>,
-    control: Option<ControlSocket>,
+    pub(crate) control: Option<ControlSocket>,
     signals: SignalFd,
     /// When links other than main's end, and when closing links are cut.
     link_ends: BTreeMap<u64, Instant>,
@@ -403,90 +401,5 @@ impl Broker {
             let running = self.calls.values().filter(|call| call.place == index).count();
             place.rest(running, now);
         }
-    }
-
-    /// Ends every call, tells who still listens, and leaves nothing behind.
-    fn end_everything(&mut self) {
-        let start = Instant::now();
-        for call in self.calls.values() {
-            if let Some(process) = call.process() {
-                process.kill();
-            }
-        }
-        for link in self.links.values_mut() {
-            // The peer may be gone, which is the usual reason to be here.
-            let _ = link.send(&ToMain::Bye(CloseReason::ShuttingDown));
-            let _ = link.flush();
-        }
-        if let Some(control) = &self.control {
-            control.remove();
-        }
-        self.wait_for_ends(start + FAREWELL);
-        if let Err(error) = self.audit.event("stop") {
-            log::always(&error.to_string());
-        }
-    }
-
-    /// Waits until the inits are gone and, without PID namespaces, what outlived them is swept.
-    fn wait_for_ends(&mut self, until: Instant) {
-        let mut swept = false;
-        loop {
-            let now = Instant::now();
-            let ends: Vec<_> = self
-                .calls
-                .values()
-                .filter_map(|call| call.process()?.init())
-                .map(|init| PollFd::new(init.pidfd(), PollFlags::POLLIN))
-                .collect();
-            let alive = ends.len();
-            let left = until.saturating_duration_since(now).as_millis();
-            if left == 0 {
-                return;
-            }
-            if alive == 0 {
-                if swept || !self.sweep_all() {
-                    return;
-                }
-                swept = true;
-                continue;
-            }
-            let mut ends = ends;
-            if poll(&mut ends, PollTimeout::from(u16::try_from(left.min(100)).unwrap_or(100))).is_err() {
-                return;
-            }
-            let gone: Vec<bool> =
-                ends.iter().map(|end| end.revents().is_some_and(|flags| !flags.is_empty())).collect();
-            let keys: Vec<u64> = self
-                .calls
-                .iter()
-                .filter(|(_, call)| call.process().is_some_and(|process| process.init().is_some()))
-                .map(|(key, _)| *key)
-                .collect();
-            for key in keys.into_iter().zip(gone).filter(|(_, gone)| *gone).map(|(key, _)| key) {
-                self.calls.remove(&key);
-            }
-        }
-    }
-
-    /// Asks every zygote without PID namespaces to end what is left; `true` if there was anything to wait for.
-    fn sweep_all(&mut self) -> bool {
-        let mut asked = false;
-        for place in self.places.iter_mut().filter(|place| place.level() < Level::Full) {
-            asked |= place.zygote().is_some() && place.sweep(u64::MAX).is_ok();
-        }
-        let until = Instant::now() + FAREWELL;
-        while asked && Instant::now() < until {
-            let sockets = self.places.iter().filter_map(|place| place.zygote());
-            let mut watched: Vec<_> =
-                sockets.map(|zygote| PollFd::new(zygote.socket(), PollFlags::POLLIN)).collect();
-            if !poll(&mut watched, PollTimeout::from(100_u16)).is_ok_and(|count| count > 0) {
-                continue;
-            }
-            let swept = self.places.iter_mut().flat_map(|place| place.listen(Instant::now()));
-            if swept.filter(|happened| matches!(happened, place::Happened::Swept(u64::MAX))).count() > 0 {
-                break;
-            }
-        }
-        false
     }
 }

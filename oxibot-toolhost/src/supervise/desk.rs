@@ -122,11 +122,8 @@ impl Desk {
         let Ok(count) = link::receive(line.socket.as_fd(), buffer) else { return self.lost() };
         line.decoder.push(buffer.get(..count).unwrap_or_default());
         let mut answers = Vec::new();
-        loop {
-            let message = match &mut self.line {
-                Some(line) => line.decoder.next_message(),
-                None => break,
-            };
+        while let Some(line) = &mut self.line {
+            let message = line.decoder.next_message();
             match (message, self.busy) {
                 (Ok(None), _) => break,
                 (Ok(Some(answer)), Some((number, owner))) if answer.number == number => {

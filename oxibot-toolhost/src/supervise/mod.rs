@@ -1,7 +1,8 @@
 //! The supervisor: small, synchronous, single-threaded. It judges a call, has it started, watches it and ends it.
 //!
 //! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
-//! in), `broker` (the loop), `admit` (messages become calls or refusals), `calls` (calls become results). The
+//! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `calls`, `drive` and `conclude` (calls become
+//! results), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `spill`, `collect`,
 //! `seen`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
 //! path that a model chose, looking into what a program printed.
@@ -12,16 +13,20 @@ mod audit;
 mod broker;
 mod calls;
 mod collect;
+mod conclude;
 mod confine;
 mod control;
 mod desk;
+mod drive;
 mod environment;
+mod farewell;
 mod life;
 mod link;
 mod log;
 mod place;
 mod policy;
 mod process;
+mod requests;
 mod seen;
 mod settings;
 mod spill;

@@ -175,11 +175,8 @@ impl Place {
     /// Takes what the zygote said.
     pub(crate) fn listen(&mut self, now: Instant) -> Vec<Happened> {
         let mut happened = Vec::new();
-        loop {
-            let event = match &mut self.zygote {
-                Some(zygote) => zygote.receive(),
-                None => break,
-            };
+        while let Some(zygote) = &mut self.zygote {
+            let event = zygote.receive();
             match event {
                 Ok(None) => break,
                 Ok(Some(ZygoteEvent::Init(init))) => {

@@ -22,6 +22,8 @@ use super::{arguments, log};
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// Variables that may override a setting, by the start of their name. Everything else stays out of the child.
 const OVERRIDES: [&str; 3] = ["OXIBOT_TOOLS__", "OXIBOT_SANDBOX__", "OXIBOT_LIMITS__"];
+/// Below this one the search key may be given, which the toolhost must not know.
+const SECRETS: &str = "OXIBOT_TOOLS__WEB__";
 /// The one override outside our sections.
 const WORKSPACE_OVERRIDE: &str = "OXIBOT_AGENTS__DEFAULTS__WORKSPACE";
 
@@ -83,7 +85,8 @@ fn environment() -> BTreeMap<String, String> {
 }
 
 fn is_override(name: &str) -> bool {
-    name == WORKSPACE_OVERRIDE || OVERRIDES.iter().any(|prefix| name.starts_with(prefix))
+    let ours = OVERRIDES.iter().any(|prefix| name.starts_with(prefix));
+    name == WORKSPACE_OVERRIDE || (ours && !name.starts_with(SECRETS))
 }
 
 /// Runs the child and takes its answer. Blocks until it ends; the launcher watches over us.
@@ -207,10 +210,16 @@ fn extract(
 
 /// Applies one variable `OXIBOT_A__B_C` as key `a.bC`: as JSON if that fits the key, as plain text otherwise.
 fn overridden(tree: &mut Value, name: &str, value: &str) -> Result<Whole, SettingsError> {
-    let path: Vec<String> = name.trim_start_matches("OXIBOT_").split("__").map(camel_case).collect();
+    let path = key_path(name);
     let mut cause = String::new();
+    // As main reads them: booleans may also be 1 and 0, which come last so that a number stays a number.
     let as_json = serde_json::from_str::<Value>(value).ok();
-    for candidate in as_json.into_iter().chain([Value::String(value.to_owned())]) {
+    let as_boolean = match value {
+        "1" => Some(Value::Bool(true)),
+        "0" => Some(Value::Bool(false)),
+        _ => None,
+    };
+    for candidate in as_json.into_iter().chain([Value::String(value.to_owned())]).chain(as_boolean) {
         let mut attempt = tree.clone();
         set(&mut attempt, &path, candidate);
         match typed::<Whole>(&attempt) {
@@ -218,10 +227,22 @@ fn overridden(tree: &mut Value, name: &str, value: &str) -> Result<Whole, Settin
                 *tree = attempt;
                 return Ok(whole);
             }
-            Err(error) => cause = error,
+            // The first refusal is about the value as it looks; the others would only puzzle.
+            Err(error) if cause.is_empty() => cause = error,
+            Err(_) => {}
         }
     }
     Err(SettingsError::Variable { name: name.to_owned(), cause })
+}
+
+/// `OXIBOT_A__B_C` is `a.bC`; below `sandbox.env` a name is of the user's choice and taken as it is.
+fn key_path(name: &str) -> Vec<String> {
+    const FREE: &str = "SANDBOX__ENV__";
+    let rest = name.strip_prefix("OXIBOT_").unwrap_or(name);
+    match rest.strip_prefix(FREE) {
+        Some(own) => vec!["sandbox".to_owned(), "env".to_owned(), own.to_owned()],
+        None => rest.split("__").map(camel_case).collect(),
+    }
 }
 
 fn typed<T: DeserializeOwned>(tree: &Value) -> Result<T, String> {
@@ -418,6 +439,7 @@ mod tests {
                 ("OXIBOT_SANDBOX__REQUIRE", "full"),
                 ("OXIBOT_SANDBOX__READ", "[\"/opt\"]"),
                 ("OXIBOT_SANDBOX__GIT__NAME", "1234"),
+                ("OXIBOT_SANDBOX__ENV__My_VAR__X", "1"),
                 ("OXIBOT_LIMITS__MAX_TIMEOUT_SECONDS", "100"),
                 ("OXIBOT_AGENTS__DEFAULTS__WORKSPACE", "/w"),
             ],
@@ -433,13 +455,25 @@ mod tests {
 
     #[test]
     fn booleans_are_strict_and_the_variable_is_named() {
-        for value in ["yes", "1", "TRUE", ""] {
+        for (value, expected) in [("0", false), ("1", true), ("false", false)] {
+            let settings = with("{}", &[("OXIBOT_TOOLS__RESTRICT_TO_WORKSPACE", value)]).unwrap();
+            assert_eq!(settings.tools.restrict_to_workspace, expected);
+        }
+        for value in ["yes", "2", "TRUE", ""] {
             let error =
                 with("{}", &[("OXIBOT_TOOLS__RESTRICT_TO_WORKSPACE", value)]).unwrap_err().to_string();
             assert!(error.contains("OXIBOT_TOOLS__RESTRICT_TO_WORKSPACE"), "{error}");
         }
         let error = with("{}", &[("OXIBOT_LIMITS__MEMROY_MB", "5")]).unwrap_err().to_string();
         assert!(error.contains("did you mean `memoryMb`?"), "{error}");
+    }
+
+    #[test]
+    fn variables_that_may_hold_a_secret_stay_out() {
+        assert!(is_override("OXIBOT_TOOLS__EXEC__TIMEOUT") && is_override(WORKSPACE_OVERRIDE));
+        for name in ["OXIBOT_TOOLS__WEB__SEARCH__API_KEY", "OXIBOT_PROVIDERS__XAI__API_KEY", "PATH"] {
+            assert!(!is_override(name), "{name}");
+        }
     }
 
     #[test]

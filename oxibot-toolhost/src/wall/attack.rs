@@ -288,10 +288,10 @@ fn held_unless(reached: bool) -> i32 {
 fn outcome<T>(tried: std::io::Result<T>) -> i32 {
     match tried {
         Ok(_) => BROKEN,
-        Err(error) => match error.kind() {
-            ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => HELD,
-            _ => BROKEN,
-        },
+        Err(error) => held_unless(!matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+        )),
     }
 }
 

@@ -13,6 +13,7 @@
 pub mod attack;
 mod channel;
 mod fault;
+mod foundation;
 mod grants;
 mod handle;
 mod identity;

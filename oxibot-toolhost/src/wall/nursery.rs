@@ -8,14 +8,19 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::signal::Signal;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::Pid;
 
 use super::channel::{Channel, Received, pair, send_message};
 use super::fault::{Step, fault};
 use super::handle::Zygote;
+use super::init::end_children_but;
 use super::orders::{FromNursery, Order, Plan};
 use super::zygote;
 use crate::sys::{self, Cloned};
@@ -24,10 +29,20 @@ use crate::wire::{Profile, WallFault, Wanted};
 /// Longest a zygote may take to be ready, in milliseconds. Prevents a hung mount from hanging the supervisor.
 const READY_TIMEOUT_MS: u16 = 10_000;
 
+/// How often orphans are looked for once there are calls without namespaces, in milliseconds.
+const ORPHANS_EVERY_MS: u16 = 2_000;
+/// Longest one look for orphans may take.
+const ORPHAN_TIME: Duration = Duration::from_secs(1);
+/// Longest zygotes may take to tidy up at the end.
+const TIDY_TIME: Duration = Duration::from_secs(3);
+/// Longest the supervisor waits for all that when it ends in peace.
+const END_TIMEOUT_MS: u16 = 5_000;
+
 /// The supervisor's handle of the nursery. Dropping it ends the nursery and with it every zygote and call.
 #[derive(Debug)]
 pub struct Nursery {
-    channel: Channel<FromNursery>,
+    /// `None` only while dropping.
+    channel: Option<Channel<FromNursery>>,
     pidfd: OwnedFd,
     started: u32,
 }
@@ -62,7 +77,7 @@ impl Nursery {
             .step("start the nursery")?;
         let pid = i32::try_from(child.id()).unwrap_or(-1);
         let pidfd = pidfd_open(pid)?;
-        Ok(Nursery { channel: Channel::new(ours), pidfd, started: 0 })
+        Ok(Nursery { channel: Some(Channel::new(ours)), pidfd, started: 0 })
     }
 
     /// Starts a zygote for a profile: the strongest wall that holds, proven in a real child, or an error. Blocks
@@ -108,16 +123,18 @@ impl Nursery {
     }
 
     fn try_zygote(&mut self, order: &Order) -> Result<Zygote, WallFault> {
-        self.channel.send(order, &[])?;
-        match self.channel.wait(Some(READY_TIMEOUT_MS))? {
+        let gone = || fault("start a zygote", "the nursery is gone");
+        let channel = self.channel.as_mut().ok_or_else(gone)?;
+        channel.send(order, &[])?;
+        match channel.wait(Some(READY_TIMEOUT_MS))? {
             Received::Message(FromNursery::Zygote) => {
-                let pidfd = self.channel.take_descriptor()?;
-                let socket = self.channel.take_descriptor()?;
+                let pidfd = channel.take_descriptor()?;
+                let socket = channel.take_descriptor()?;
                 Zygote::when_ready(pidfd, socket, READY_TIMEOUT_MS)
             }
             Received::Message(FromNursery::CouldNot(fault)) => Err(fault),
             Received::Nothing => Err(fault("start a zygote", "the nursery does not answer")),
-            Received::Closed => Err(fault("start a zygote", "the nursery is gone")),
+            Received::Closed => Err(gone()),
         }
     }
 
@@ -130,12 +147,13 @@ impl Nursery {
 
 impl Drop for Nursery {
     fn drop(&mut self) {
-        // Fails only if it is gone already.
+        // The end of its socket tells it to end its zygotes and what calls without namespaces left.
+        drop(self.channel.take());
+        let mut watched = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut watched, PollTimeout::from(END_TIMEOUT_MS));
+        // ESRCH if it did.
         let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), Signal::SIGKILL);
-        let _ = nix::sys::wait::waitid(
-            nix::sys::wait::Id::PIDFd(self.pidfd.as_fd()),
-            nix::sys::wait::WaitPidFlag::WEXITED,
-        );
+        let _ = waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED);
     }
 }
 
@@ -144,10 +162,9 @@ fn pidfd_open(pid: i32) -> Result<OwnedFd, WallFault> {
     sys::pidfd_open(pid).step("open the nursery's pidfd")
 }
 
-/// First lines of every role: nothing inherited but fd 0 to 2, and no life without the parent.
+/// First lines of every role: nothing inherited but fd 0 to 2.
 pub(super) fn sanitise() -> Result<OwnedFd, WallFault> {
     sys::close_from(3).step("close inherited descriptors")?;
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie this process to its parent")?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
     let socket = std::io::stdin().as_fd().try_clone_to_owned().step("take the control socket")?;
     let null = File::options().read(true).write(true).open("/dev/null").step("open /dev/null")?;
@@ -165,35 +182,71 @@ pub fn nursery_role() -> ExitCode {
     }
 }
 
+/// The nursery has no parent-death signal: on the end of its socket it lets its zygotes tidy up, then ends what is left.
 fn nurse() -> Result<(), WallFault> {
     let socket = sanitise()?;
+    nix::sys::prctl::set_name(c"oxibot-nursery").step("name the nursery")?;
     nix::sys::prctl::set_dumpable(false).step("make the nursery undumpable")?;
-    // Zygotes are reaped by the kernel: whoever cares holds a pidfd.
-    sys::ignore_ended_children().step("ignore ended children")?;
+    // What a killed zygote without namespaces leaves comes here.
+    nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
     let program = open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .step("open our own binary")?;
     let mut channel = Channel::<Order>::new(socket);
+    let mut zygotes: Vec<(Pid, Plan)> = Vec::new();
+    let mut watch = None;
     loop {
-        match channel.wait(None)? {
+        let received = channel.wait(watch)?;
+        reap(&mut zygotes);
+        match received {
             Received::Message(order) => match start_zygote(program.as_fd(), &order) {
-                Ok((pidfd, socket)) => {
+                Ok((pid, pidfd, socket)) => {
+                    zygotes.push((pid, order.plan));
+                    match order.plan {
+                        Plan::Full => {}
+                        Plan::Bare | Plan::Off => watch = Some(ORPHANS_EVERY_MS),
+                    }
                     channel.send(&FromNursery::Zygote, &[pidfd.as_fd(), socket.as_fd()])?;
                 }
                 Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
             },
-            Received::Nothing => {}
-            Received::Closed => return Ok(()),
+            Received::Nothing => {
+                let spared: Vec<Pid> = zygotes.iter().map(|(pid, _)| *pid).collect();
+                end_children_but(&spared, ORPHAN_TIME);
+            }
+            Received::Closed => break,
         }
+    }
+    for (zygote, plan) in &zygotes {
+        match plan {
+            // Its calls end with its namespaces; there is nothing to tidy up. ESRCH cannot be: it is unreaped.
+            Plan::Full => drop(kill(*zygote, Signal::SIGKILL)),
+            Plan::Bare | Plan::Off => {}
+        }
+    }
+    let until = Instant::now().checked_add(TIDY_TIME);
+    while !zygotes.is_empty() && until.is_some_and(|until| Instant::now() < until) {
+        reap(&mut zygotes);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    end_children_but(&[], ORPHAN_TIME);
+    Ok(())
+}
+
+/// Takes note of ended children.
+fn reap(zygotes: &mut Vec<(Pid, Plan)>) {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        let Some(pid) = status.pid() else { return };
+        zygotes.retain(|(zygote, _)| *zygote != pid);
     }
 }
 
-fn start_zygote(program: BorrowedFd<'_>, order: &Order) -> Result<(OwnedFd, OwnedFd), WallFault> {
+fn start_zygote(program: BorrowedFd<'_>, order: &Order) -> Result<(Pid, OwnedFd, OwnedFd), WallFault> {
     let (ours, theirs) = pair()?;
-    let pidfd = match sys::clone_process(0).step("start a zygote")? {
+    let (pid, pidfd) = match sys::clone_process(0).step("start a zygote")? {
         Cloned::Child => zygote::become_role(program, theirs.as_fd(), c"zygote"),
-        Cloned::Parent { pid: _, pidfd } => pidfd,
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(theirs);
     send_message(ours.as_fd(), order, &[])?;
-    Ok((pidfd, ours))
+    Ok((pid, pidfd, ours))
 }

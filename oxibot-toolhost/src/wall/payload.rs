@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use oxibot_proto::codec::frame;
 use oxibot_proto::message::Denial;
@@ -42,16 +43,8 @@ pub(super) struct Parts {
 /// Becomes the program, or says why not and ends.
 pub(super) fn run(ground: &Ground, parts: Parts) -> ! {
     let mut status = parts.status;
-    let told = match become_program(
-        ground,
-        &parts.job,
-        parts.rules,
-        parts.workspace.as_fd(),
-        &parts.stdio,
-        &mut status,
-    ) {
-        Err(told) => told,
-    };
+    let Err(told) =
+        become_program(ground, &parts.job, parts.rules, parts.workspace.as_fd(), &parts.stdio, &mut status);
     if let Ok(bytes) = frame(&told) {
         // Should even this fail, init sees the pipe end without `Verified` and reports that.
         let _ = status.write_all(&bytes);
@@ -76,6 +69,8 @@ fn become_program(
     // Its own session: no controlling terminal to type into, no process group shared with us.
     nix::unistd::setsid().step("start a session")?;
     sys::default_signals().step("reset signals")?;
+    // With a PID namespace the kernel ends us with init; without one this does.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie the payload to its init")?;
     let [stdin, stdout, stderr] = stdio;
     nix::unistd::dup2_stdin(stdin).step("connect stdin")?;
     nix::unistd::dup2_stdout(stdout).step("connect stdout")?;

@@ -66,9 +66,9 @@ pub(super) fn describe(plan: Plan, abi: u32, identity: &Identity, lowered: Optio
         Plan::Bare | Plan::Off => put("rlimits", Active, ""),
     }
     match plan {
-        Plan::Full => put("idmapped-workspace", Active, if identity.mapped() { "" } else { "not needed" }),
+        Plan::Full => put("idmapped-workspace", Active, ""),
         Plan::Bare | Plan::Off if identity.outside_uid == 0 => put("idmapped-workspace", Unavailable, &why),
-        Plan::Bare | Plan::Off => put("idmapped-workspace", Active, "not needed"),
+        Plan::Bare | Plan::Off => put("idmapped-workspace", Active, ""),
     }
     match plan {
         Plan::Full => put("guarded-names", Active, ""),
@@ -92,13 +92,14 @@ pub(super) fn describe(plan: Plan, abi: u32, identity: &Identity, lowered: Optio
 
 /// The one thing to do about a fault of level `full`.
 fn remedy(fault: &WallFault) -> &'static str {
+    let says = |what: &str| fault.step.contains(what) || fault.cause.contains(what);
     if fault.step.contains("id-map") {
         "put the workspace on ext4, xfs, btrfs or another file system with id-mapped mounts, or run as its owner"
-    } else if fault.step.contains("namespace") || fault.step.contains("uid_map") {
+    } else if says("private /proc") {
+        "show an unmasked /proc: in Docker --security-opt systempaths=unconfined"
+    } else if says("namespace") || says("uid_map") || says("EPERM") || says("EACCES") {
         "allow unprivileged user namespaces: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 where that \
          exists, in Docker --security-opt seccomp=unconfined"
-    } else if fault.cause.contains("/proc") || fault.step.contains("/proc") {
-        "show an unmasked /proc: in Docker --security-opt systempaths=unconfined"
     } else {
         "run `oxibot doctor` where namespaces and mounts are allowed"
     }

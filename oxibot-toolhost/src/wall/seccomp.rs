@@ -298,3 +298,132 @@ fn prefix() -> BpfProgram {
         step(RETURN, 0, 0, not_here),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    #[cfg(target_arch = "x86_64")]
+    const HERE: u32 = 0xc000_003e;
+    #[cfg(target_arch = "aarch64")]
+    const HERE: u32 = 0xc000_00b7;
+
+    /// Runs a program as the kernel would; only the instructions seccompiler and the prefix use.
+    fn answer(program: &[sock_filter], architecture: u32, number: c_long, arguments: [u64; 6]) -> u32 {
+        let mut data = vec![u32::try_from(number).unwrap(), architecture, 0, 0];
+        for argument in arguments {
+            data.push(u32::try_from(argument & 0xffff_ffff).unwrap());
+            data.push(u32::try_from(argument >> 32).unwrap());
+        }
+        let (mut accumulator, mut at) = (0_u32, 0_usize);
+        loop {
+            let step = &program[at];
+            at += 1;
+            let mut branch = |taken: bool| at += usize::from(if taken { step.jt } else { step.jf });
+            match step.code {
+                0x20 => accumulator = data[usize::try_from(step.k).unwrap() / 4],
+                0x54 => accumulator &= step.k,
+                0x05 => at += usize::try_from(step.k).unwrap(),
+                0x15 => branch(accumulator == step.k),
+                0x25 => branch(accumulator > step.k),
+                0x35 => branch(accumulator >= step.k),
+                0x06 => return step.k,
+                other => panic!("unknown instruction {other:#x}"),
+            }
+        }
+    }
+
+    fn refused() -> u32 {
+        libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned()
+    }
+
+    fn not_here() -> u32 {
+        libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()
+    }
+
+    #[test]
+    fn every_number_is_answered_as_the_tables_say() {
+        let zygote = zygote_filter().unwrap();
+        let payload = payload_filter(Plan::Full).unwrap();
+        assert!(zygote.len() < 1000 && payload.len() < 200, "{} {}", zygote.len(), payload.len());
+        for number in 0..600 {
+            let never = REFUSED.contains(&number) || REFUSED_HERE.contains(&number);
+            let expected = |by_table: bool| {
+                if number > c_long::from(LAST_KNOWN) || number == libc::SYS_clone3 {
+                    not_here()
+                } else if by_table {
+                    refused()
+                } else {
+                    ALLOW
+                }
+            };
+            if !matches!(number, libc::SYS_socket | libc::SYS_socketpair) {
+                assert_eq!(answer(&zygote, HERE, number, [0; 6]), expected(never), "{number}");
+            }
+            assert_eq!(
+                answer(&payload, HERE, number, [0; 6]),
+                expected(INIT_ONLY.contains(&number)),
+                "{number}"
+            );
+            assert_eq!(answer(&zygote, 0x4000_0003, number, [0; 6]), KILL, "{number} by the 32-bit entry");
+            assert_eq!(answer(&zygote, HERE, number | 0x4000_0000, [0; 6]), not_here(), "{number} of x32");
+        }
+    }
+
+    #[test]
+    fn arguments_decide_where_they_should() {
+        let zygote = zygote_filter().unwrap();
+        let payload = payload_filter(Plan::Full).unwrap();
+        let family = |family: libc::c_int, kind: libc::c_int, protocol: libc::c_int| {
+            let number = |value: libc::c_int| u64::from(value.cast_unsigned());
+            answer(&zygote, HERE, libc::SYS_socket, [number(family), number(kind), number(protocol), 0, 0, 0])
+        };
+        for (allowed, kind) in [
+            (libc::AF_UNIX, libc::SOCK_STREAM),
+            (libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC),
+            (libc::AF_INET6, libc::SOCK_DGRAM),
+            (libc::AF_NETLINK, libc::SOCK_RAW),
+        ] {
+            assert_eq!(family(allowed, kind, 0), ALLOW, "{allowed}");
+        }
+        for other in (0..46).filter(|family| !FAMILIES.contains(family)) {
+            assert_eq!(family(other, libc::SOCK_STREAM, 0), refused(), "{other}");
+        }
+        assert_eq!(family(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 1), refused());
+        for protocol in PROTOCOLS {
+            assert_eq!(family(libc::AF_INET6, libc::SOCK_STREAM, protocol), refused(), "{protocol}");
+        }
+        assert_eq!(family(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_AUDIT), refused());
+        // The high half of a 32-bit argument is ignored by the kernel, so it must be by the filter.
+        let typing = [0, u64::from(0x5412_u32) | 1 << 32, 0, 0, 0, 0];
+        assert_eq!(answer(&zygote, HERE, libc::SYS_ioctl, typing), refused());
+        assert_eq!(answer(&zygote, HERE, libc::SYS_ioctl, [0, 0x5401, 0, 0, 0, 0]), ALLOW);
+        for flag in NAMESPACE_FLAGS {
+            let flags = u64::from(flag.cast_unsigned()) | 17;
+            assert_eq!(answer(&payload, HERE, libc::SYS_clone, [flags, 0, 0, 0, 0, 0]), refused());
+        }
+        let thread =
+            libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+        let thread = u64::from(thread.cast_unsigned());
+        assert_eq!(answer(&payload, HERE, libc::SYS_clone, [thread, 0, 0, 0, 0, 0]), ALLOW);
+        for kind in [libc::S_IFCHR, libc::S_IFBLK] {
+            let mode = u64::from(kind | 0o666);
+            assert_eq!(answer(&zygote, HERE, libc::SYS_mknodat, [0, 0, mode, 0, 0, 0]), refused());
+        }
+        let pipe = u64::from(libc::S_IFIFO | 0o666);
+        assert_eq!(answer(&zygote, HERE, libc::SYS_mknodat, [0, 0, pipe, 0, 0, 0]), ALLOW);
+    }
+
+    #[test]
+    fn without_a_network_namespace_only_socket_pairs_are_left() {
+        let payload = payload_filter(Plan::Bare).unwrap();
+        for family in 0..46 {
+            assert_eq!(answer(&payload, HERE, libc::SYS_socket, [family, 1, 0, 0, 0, 0]), refused());
+        }
+        let zygote = zygote_filter().unwrap();
+        assert_eq!(answer(&zygote, HERE, libc::SYS_socketpair, [1, 1, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(answer(&zygote, HERE, libc::SYS_socketpair, [40, 1, 0, 0, 0, 0]), refused());
+    }
+}

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -119,7 +119,7 @@ pub(super) fn canary_file(granted: &[std::path::PathBuf]) -> Result<OwnedFd, Wal
         }
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         match open(directory, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-            Ok(file) => return Ok(file.as_fd().try_clone_to_owned().step("keep the canary file")?),
+            Ok(file) => return Ok(file),
             Err(errno) => last = fault("make the canary file", errno),
         }
     }

@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use caps::Capability;
 use nix::fcntl::{OFlag, open};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -22,12 +20,13 @@ use oxibot_proto::settings::Limits;
 
 use super::channel::{Channel, Received, pair};
 use super::fault::{Step, fault};
+use super::foundation::{self, Foundation};
 use super::handle::ReadyInit;
-use super::identity::{self, Identity, effective};
+use super::identity::{self, Identity};
 use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
-use super::{grants, privileges, protections, seccomp, verify, view};
+use super::{grants, privileges, protections};
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, ToZygote, WallFault};
 
@@ -37,6 +36,8 @@ const PROBE_TIMEOUT_MS: u16 = 8_000;
 const REAP_EVERY_MS: u16 = 1_000;
 /// Longest a sweep may take. A process stuck in the kernel is left to the next one.
 const SWEEP_TIME: Duration = Duration::from_secs(2);
+/// Half way to "kill this first".
+const OOM_SCORE: &str = "500";
 /// What each init of level `full` gets of its own.
 const CALL_NAMESPACES: libc::c_int =
     libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
@@ -60,6 +61,8 @@ pub fn zygote_role() -> ExitCode {
 
 fn live() -> Result<(), WallFault> {
     let mut orders = Channel::<Order>::new(sanitise()?);
+    // The nursery gives us time to tidy up; should it be killed, its socket's end does not reach us.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie the zygote to the nursery")?;
     let order = match orders.wait(None)? {
         Received::Message(order) => order,
         Received::Nothing | Received::Closed => return Ok(()),
@@ -101,35 +104,11 @@ impl Zygote {
             open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
                 .step("open our own binary")?,
         );
+        // Should memory run out, calls go first, then this, and the supervisor last.
+        std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("offer calls to the OOM killer")?;
         let host = identity::namespaces()?;
         let abi = sys::landlock_abi();
-        let (euid, egid) = effective();
-        let choose = |owner| Identity::choose(euid, egid, owner, order.number, std::process::id());
-        let (identity, canary) = match order.plan {
-            Plan::Full => {
-                if abi == 0 {
-                    return Err(fault(
-                        "use Landlock",
-                        "this kernel has none or it is not enabled (lsm=landlock)",
-                    ));
-                }
-                let identity = choose(owner(order)?);
-                let canary = full(order, &identity)?;
-                (identity, Some(canary))
-            }
-            Plan::Bare => {
-                if abi == 0 {
-                    return Err(fault(
-                        "use Landlock",
-                        "this kernel has none or it is not enabled (lsm=landlock)",
-                    ));
-                }
-                let identity = choose(owner(order)?);
-                let identity = without_namespaces(identity);
-                (identity, Some(bare(order, &identity)?))
-            }
-            Plan::Off => (choose((euid.as_raw(), egid.as_raw())), None),
-        };
+        let Foundation { identity, canary } = foundation::lay(order, abi)?;
         match order.plan {
             Plan::Full => sys::ignore_ended_children().step("ignore ended children")?,
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
@@ -268,11 +247,10 @@ impl Zygote {
             }
             let Some(pid) = status.pid() else { return };
             self.workers.retain(|worker| *worker != pid);
-            if let Some(place) = self.inits.iter().position(|(init, _)| *init == pid) {
-                if let (_, Some(private)) = self.inits.swap_remove(place) {
-                    // What is still written there by an orphan goes with the sweep that follows.
-                    let _ = std::fs::remove_dir_all(private);
-                }
+            let Some(place) = self.inits.iter().position(|(init, _)| *init == pid) else { continue };
+            if let (_, Some(private)) = self.inits.swap_remove(place) {
+                // What is still written there by an orphan goes with the sweep that follows.
+                let _ = std::fs::remove_dir_all(private);
             }
         }
     }
@@ -305,75 +283,6 @@ impl Zygote {
             }
         }
     }
-}
-
-/// Everything of level `full` that is done once: namespaces, view, identity, the big filter.
-fn full(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
-    let shared = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
-    let canary = if nix::unistd::geteuid().is_root() {
-        let namespace = identity.user_namespace()?;
-        unshare(shared).step("unshare mount, UTS and cgroup namespaces")?;
-        let mapping = identity.mapped().then_some(namespace.as_fd());
-        let canary = view::build(&order.profile, identity, mapping)?;
-        identity.enter(&namespace)?;
-        canary
-    } else {
-        unshare(CloneFlags::CLONE_NEWUSER | shared).step("unshare user, mount, UTS and cgroup namespaces")?;
-        identity.map_self()?;
-        view::build(&order.profile, identity, None)?
-    };
-    // What inits need: mounting, the loopback, emptying the bounding set. In our own user namespace only.
-    privileges::keep(&[Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_SETPCAP])?;
-    shut()?;
-    Ok(canary)
-}
-
-/// What every zygote with a wall ends its preparation with.
-fn shut() -> Result<(), WallFault> {
-    // Changing user cleared it.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie the zygote to the nursery")?;
-    nix::sys::prctl::set_dumpable(false).step("make the zygote undumpable")?;
-    nix::sys::prctl::set_no_new_privs().step("set no_new_privs")?;
-    sys::install_filter(&seccomp::zygote_filter()?).step("install the seccomp filter")
-}
-
-fn owner(order: &Order) -> Result<(u32, u32), WallFault> {
-    let path = grants::path_of(&order.profile.workspace);
-    let status = nix::sys::stat::stat(path).step_on("look at", path.display())?;
-    Ok((status.st_uid, status.st_gid))
-}
-
-/// There is no other id for root's own workspace where nothing maps ids.
-fn without_namespaces(identity: Identity) -> Identity {
-    Identity { outside_uid: identity.uid, outside_gid: identity.gid, ..identity }
-}
-
-fn bare(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
-    let profile = &order.profile;
-    // Landlock grants whole trees: it cannot leave out a directory below a granted one.
-    for covered in &profile.covered {
-        let covered = grants::path_of(covered);
-        let granted = [&profile.workspace].into_iter().chain(&profile.read).chain(&profile.write);
-        for path in granted.map(|path| grants::path_of(path)) {
-            if covered.starts_with(path) {
-                return Err(fault(
-                    format!("cover {}", covered.display()),
-                    format!("it lies in {}, and that needs mount namespaces", path.display()),
-                ));
-            }
-        }
-    }
-    privileges::drop_bounding_first()?;
-    identity.assume()?;
-    privileges::drop_all()?;
-    let writable: Vec<PathBuf> = grants::of_call(profile, Plan::Bare, None)
-        .into_iter()
-        .filter(|grant| grant.allowed == grants::Use::Write)
-        .map(|grant| grant.path)
-        .collect();
-    let canary = verify::canary_file(&writable)?;
-    shut()?;
-    Ok(canary)
 }
 
 /// The files worker confines itself; before that it gives up what it would not need to.

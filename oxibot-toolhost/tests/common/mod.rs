@@ -1,5 +1,12 @@
 //! Drives the real supervisor over a socket pair, as main would. Each test starts its own in a directory of its own.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a panic is how a test fails"
+)]
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -145,6 +152,7 @@ impl Host {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
                 Ok(count) => self.decoder.push(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!("no answer: {error}; {}", self.stderr_after_kill()),
             }

@@ -33,8 +33,9 @@ pub fn profile(workspace: &Path) -> Profile {
 
 /// A nursery, one zygote and the workspace it is for.
 pub struct Wall {
-    pub nursery: Nursery,
+    /// Dropped before the nursery, which waits for zygotes without namespaces to tidy up.
     pub zygote: Zygote,
+    pub nursery: Nursery,
     pub workspace: tempfile::TempDir,
 }
 
@@ -57,7 +58,7 @@ impl Wall {
         change(&mut profile);
         let mut nursery = Nursery::start_with(&binary()).unwrap();
         let zygote = nursery.zygote(&profile).unwrap();
-        Self { nursery, zygote, workspace }
+        Self { zygote, nursery, workspace }
     }
 
     pub fn event(&mut self) -> ZygoteEvent {

@@ -1,0 +1,183 @@
+//! What main may say about work that runs: input, cancellation, transfers, status, the emergency stop.
+//!
+//! Admission of calls is in `admit`; nothing here starts a program.
+
+use std::time::Instant;
+
+use oxibot_proto::message::{
+    CallNumber, GetRequest, MAX_CHUNK, Origin, Outcome, PutRequest, RunningCall, StopScope, Stopped, ToMain,
+    ToolhostStatus, TransferEnd,
+};
+
+use super::admit::{Asked, stop_denial};
+use super::broker::Broker;
+use super::calls::{Body, Call, millis};
+use super::desk::Owner;
+use super::life::Reason;
+use super::log;
+use super::place::Place;
+use super::process::Streams;
+use super::transfer::Transfer;
+use crate::wire::FilesWork;
+
+/// Transfers at once: each may hold a window of chunks.
+const MAX_TRANSFERS: usize = 16;
+
+impl Broker {
+    pub(crate) fn stdin(&mut self, link: u64, number: CallNumber, data: Vec<u8>, now: Instant) {
+        // For a run that ended meanwhile: its sender learns that from the result, and expects nothing after it.
+        let Some(key) = self.call_key(link, number) else { return };
+        let too_large = data.len() > MAX_CHUNK;
+        let legal = match self.calls.get_mut(&key).map(|call| &mut call.body) {
+            Some(Body::Process(process)) => match &mut process.streams {
+                Streams::Apart { input, .. } => !too_large && input.push(data).is_ok(),
+                Streams::Together { .. } => false,
+            },
+            Some(Body::Planned(plan)) => !too_large && plan.push_input(data).is_ok(),
+            Some(Body::Files(_)) | None => false,
+        };
+        if legal {
+            self.input_ready(key);
+        } else {
+            self.illegal(link, "Stdin", now);
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, link: u64, number: CallNumber, now: Instant) {
+        if let Some(key) = self.call_key(link, number) {
+            self.end_call(key, Reason::Cancelled, now);
+        } else if let Some(key) = self.transfer_key(link, number) {
+            self.end_transfer(key, Outcome::Cancelled, now);
+        }
+    }
+
+    pub(crate) fn taken(&mut self, link: u64, number: CallNumber, now: Instant) {
+        if let Some(key) = self.call_key(link, number) {
+            if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
+                process.taken();
+            }
+        } else if let Some(key) = self.transfer_key(link, number)
+            && let Some((_, _, transfer)) = self.transfers.get_mut(&key)
+        {
+            let steps = transfer.taken(now);
+            self.transfer_steps(key, steps, now);
+        }
+    }
+
+    pub(crate) fn put(&mut self, link: u64, request: PutRequest, now: Instant) {
+        let PutRequest { call, workspace, path, size } = request;
+        let number = self.key();
+        let made = Transfer::put(call, number, path.clone(), size, now);
+        self.begin_transfer(link, call, workspace.as_deref(), ("put_file", &path), number, made, now);
+    }
+
+    pub(crate) fn get(&mut self, link: u64, request: GetRequest, now: Instant) {
+        let GetRequest { call, workspace, path, max_size } = request;
+        let number = self.key();
+        let made = Ok(Transfer::get(call, number, path.clone(), max_size, now));
+        self.begin_transfer(link, call, workspace.as_deref(), ("get_file", &path), number, made, now);
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the two kinds of transfer differ only in what they pass here"
+    )]
+    fn begin_transfer(
+        &mut self,
+        link: u64,
+        call: CallNumber,
+        workspace: Option<&str>,
+        (kind, path): (&str, &str),
+        number: u64,
+        made: Result<(Transfer, FilesWork), Outcome>,
+        now: Instant,
+    ) {
+        let origin = Origin { who: String::new(), channel: String::new(), session: String::new() };
+        let asked = Asked {
+            number: call,
+            tool: kind.to_owned(),
+            origin,
+            workspace: workspace.map(str::to_owned),
+            detail: path.to_owned(),
+        };
+        let admitted = self.admit_transfer(&asked).and_then(|place| made.map(|made| (place, made)));
+        match admitted {
+            Ok((place, (transfer, work))) => {
+                let key = self.key();
+                self.transfers.insert(key, (link, place, transfer));
+                if let Some(place) = self.places.get_mut(place) {
+                    place.bulk.put(number, work, Owner::Transfer(key));
+                    place.used(now);
+                }
+            }
+            Err(outcome) => {
+                self.send(link, &ToMain::TransferEnd(TransferEnd { call, outcome, size: 0 }), now);
+            }
+        }
+    }
+
+    fn admit_transfer(&mut self, asked: &Asked) -> Result<usize, Outcome> {
+        let place = self.place_of(asked.workspace.as_deref()).map_err(Outcome::Denied)?;
+        if self.stop.is_set() {
+            return Err(Outcome::Denied(stop_denial()));
+        }
+        if self.transfers.len() >= MAX_TRANSFERS {
+            let message = format!("{MAX_TRANSFERS} transfers are running; try again when one has ended");
+            return Err(Outcome::Failed { message });
+        }
+        let subject = self.subject(asked, place);
+        let level = self.places.get(place).map_or(self.fixed.wall.level, Place::level);
+        self.audit
+            .call(&subject, "allow", None, level)
+            .map_err(|error| Outcome::Internal { message: format!("audit.unwritable: {error}") })?;
+        Ok(place)
+    }
+
+    pub(crate) fn status(&self, now: Instant) -> ToolhostStatus {
+        let running = self.calls.values().filter(|call| call.started.is_some()).map(|call| RunningCall {
+            call_id: call.subject.call_id.clone(),
+            tool: call.subject.tool.clone(),
+            elapsed_ms: millis(now.saturating_duration_since(call.admitted)),
+            origin: call.origin.clone(),
+        });
+        let zygotes: usize = self.places.iter().map(Place::zygotes).sum();
+        ToolhostStatus {
+            wall: self.fixed.wall.clone(),
+            running: running.collect(),
+            zygotes: u32::try_from(zygotes).unwrap_or(u32::MAX),
+            stopped: self.stop.is_set(),
+        }
+    }
+
+    pub(crate) fn stop_calls(&mut self, scope: StopScope, now: Instant) -> Stopped {
+        let done = match scope {
+            StopScope::Running => Ok(()),
+            StopScope::All => self.stop.set(),
+            StopScope::Clear => self.stop.clear(),
+        };
+        if let Err(errno) = done {
+            log::always(&format!("cannot change the stop file: {errno}"));
+        }
+        let event = match scope {
+            StopScope::Running => "emergency_stop",
+            StopScope::All => "emergency_stop_all",
+            StopScope::Clear => "emergency_stop_cleared",
+        };
+        if let Err(error) = self.audit.event(event) {
+            self.log.line(&error.to_string(), now);
+        }
+        let mut ended = 0;
+        if scope != StopScope::Clear {
+            let calls: Vec<u64> = self.calls.keys().copied().collect();
+            ended = u32::try_from(calls.len()).unwrap_or(u32::MAX);
+            for key in calls {
+                self.end_call(key, Reason::Stopped, now);
+            }
+            let transfers: Vec<u64> = self.transfers.keys().copied().collect();
+            for key in transfers {
+                self.end_transfer(key, Outcome::Cancelled, now);
+            }
+        }
+        Stopped { ended, refusing: self.stop.is_set() }
+    }
+}
