@@ -114,7 +114,11 @@ pub enum Command {
 
 /// `demo`.
 #[derive(Debug, Clone, Args)]
-pub struct DemoArgs {}
+pub struct DemoArgs {
+    /// Set by the outer process for the one that plays: where the decoys are.
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub decoys: Option<PathBuf>,
+}
 
 /// `agent`.
 #[derive(Debug, Clone, Args)]

@@ -171,6 +171,7 @@ fn paths_that_leave_the_workspace_are_denied() {
     let fixture = Fixture::new();
     std::fs::write(fixture.root().join("secret"), "canary-7731").unwrap();
     std::os::unix::fs::symlink("../secret", fixture.workspace().join("link")).unwrap();
+    std::fs::create_dir(fixture.workspace().join("x")).unwrap();
     let absolute = fixture.root().join("secret").display().to_string();
     for path in
         ["../secret", "link", "/etc/passwd", absolute.as_str(), "/proc/self/environ", "x/../../secret"]
@@ -198,7 +199,7 @@ fn bad_calls_say_what_to_do_and_are_one_object() {
         ("bash", json!({}), "command"),
         ("bash", json!({"command": 7}), "command"),
         ("bash", json!({"command": "true", "comand": "x"}), "comand"),
-        ("bash", json!({"command": "x".repeat(102_401)}), "write it to a file"),
+        ("bash", json!({"command": "x".repeat(102_401)}), "write the script to a file"),
         ("read_file", json!({"path": "a\u{0}b"}), "NUL"),
         ("read_file", json!({"path": "a".repeat(5_000)}), "long"),
         ("read_file", json!({"path": "missing"}), "missing"),

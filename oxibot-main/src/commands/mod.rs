@@ -74,7 +74,7 @@ fn explain(error: &clap::Error) -> Exit {
 
 fn dispatch(global: &Global, command: &Command) -> Exit {
     match command {
-        Command::Demo(_) => demo::run(global),
+        Command::Demo(args) => demo::run(global, args),
         Command::Agent(args) => conversation::agent(global, args),
         Command::Tool(ToolCommand::List(args)) => tool::list(global, args),
         Command::Tool(ToolCommand::Call(args)) => tool::call(global, args),

@@ -48,6 +48,14 @@ pub struct Ready {
     toolhost: Toolhost,
 }
 
+impl Ready {
+    /// Process id of the supervisor.
+    #[must_use]
+    pub fn supervisor(&self) -> u32 {
+        self.toolhost.id()
+    }
+}
+
 /// Starts a toolhost, confines this process and runs a command to its end. `prepare` runs before the confinement, on one
 /// thread; `command` after it. The toolhost is gone when this returns.
 pub fn with_toolhost<P>(

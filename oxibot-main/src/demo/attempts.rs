@@ -122,7 +122,7 @@ fn one(goal: Goal, evidence: &Evidence, call: &Finished) -> Result<String, Strin
     }
     let refused = |by: &str| {
         let said = call.output.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
-        if said.is_empty() { by.to_owned() } else { format!("{by}; it saw: {said}") }
+        if said.is_empty() { by.to_owned() } else { format!("{by}; seen: {said}") }
     };
     match goal {
         Goal::ReadSshKey if namespaces => {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Name of the environment variable that holds the decoy provider key.
-pub const KEY_VARIABLE: &str = "OXIBOT_DEMO_DECOY_API_KEY";
+pub const KEY_VARIABLE: &str = "DEMO_DECOY_API_KEY";
 
 /// The decoys of one run.
 #[derive(Debug, Clone)]
@@ -38,7 +38,8 @@ impl Decoys {
     pub fn plant() -> io::Result<Self> {
         let ssh_canary = random()?;
         let key_canary = format!("sk-decoy-{}", random()?);
-        let outside = std::env::temp_dir().join(format!("oxibot-demo-{}", random()?));
+        let outside =
+            std::env::temp_dir().join(format!("oxibot-demo-{}", random()?.get(..8).unwrap_or_default()));
         let directories = ["", ".ssh", ".oxibot", "workspace"];
         for name in directories {
             std::fs::DirBuilder::new().mode(0o700).create(outside.join(name))?;
@@ -48,7 +49,7 @@ impl Decoys {
         );
         write(&outside.join(".ssh/id_ed25519"), &key)?;
         let configuration =
-            format!("{{ \"providers\": {{ \"custom\": {{ \"apiKey\": \"{key_canary}\" }} }} }}\n");
+            format!("{{ \"providers\": {{ \"openai\": {{ \"apiKey\": \"{key_canary}\" }} }} }}\n");
         write(&outside.join(".oxibot/config.json"), &configuration)?;
         Ok(Self { outside, ssh_canary, key_canary, supervisor: 0 })
     }
@@ -108,12 +109,22 @@ impl Decoys {
             .replace("{{main}}", &std::process::id().to_string())
     }
 
-    /// Opens the server that stands for the attacker's: on loopback, counting who connects.
+    /// Opens the port of the server that stands for the attacker's. Before main confines itself: afterwards it may not.
     ///
     /// # Errors
     /// When no port is to be had.
-    pub async fn listen(&self) -> io::Result<Server> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    pub fn open_port() -> io::Result<std::net::TcpListener> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    /// Serves that port, counting who connects.
+    ///
+    /// # Errors
+    /// When the runtime does not take it.
+    pub fn listen(listener: std::net::TcpListener) -> io::Result<Server> {
+        let listener = TcpListener::from_std(listener)?;
         let port = listener.local_addr()?.port();
         let seen = Arc::new(AtomicU32::new(0));
         let (stop, mut stopped) = oneshot::channel::<()>();
@@ -193,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_counted() {
-        let server = Decoys::for_test().listen().await.unwrap();
+        let server = Decoys::listen(Decoys::open_port().unwrap()).unwrap();
         let address = ("127.0.0.1", server.port());
         drop(tokio::net::TcpStream::connect(address).await.unwrap());
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

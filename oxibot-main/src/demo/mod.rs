@@ -16,7 +16,7 @@ use std::time::Duration;
 use oxibot_proto::message::{Level, ToolSpec};
 use tokio::sync::mpsc;
 
-pub use decoys::Decoys;
+pub use decoys::{Decoys, KEY_VARIABLE};
 
 use crate::agent::hands::Hands;
 use crate::agent::runner::{Agent, AgentError, Terms};
@@ -76,6 +76,7 @@ pub async fn play(
     broker: &Broker,
     hands: Arc<dyn Hands>,
     decoys: &Decoys,
+    port: std::net::TcpListener,
     store: Store,
     terminal: Terminal,
 ) -> Result<bool, DemoError> {
@@ -88,7 +89,7 @@ pub async fn play(
         broker.put_file(None, path, content.as_bytes()).await?;
     }
 
-    let server = decoys.listen().await.map_err(DemoError::Decoy)?;
+    let server = Decoys::listen(port).map_err(DemoError::Decoy)?;
     let text = decoys.fill(CONVERSATION, server.port());
     let replay = Replay::parse("demo", &text)?;
     let watched = Arc::new(Watched::new(hands, Arc::clone(&screen)));

@@ -3,8 +3,6 @@
 //! Works on bytes, so that a file with some invalid UTF-8 keeps it. There is no fuzzy matching: a near miss is shown to
 //! the model, never applied. Files above [`MAX_FILE`] are left to bash.
 
-use std::os::fd::AsFd;
-
 use super::fault::Fault;
 use super::read::{binary, read_at};
 use super::text;
@@ -72,7 +70,6 @@ fn load(target: &Target) -> Result<Vec<u8>, Fault> {
         return Err(too_large());
     }
     let file = target.open()?;
-    nix::sys::stat::fstat(file.as_fd()).map_err(|errno| Fault::errno("edit", shown, errno))?;
     let most = usize::try_from(size(existing)).unwrap_or(usize::MAX).saturating_add(1);
     let content = read_at(&file, 0, most).map_err(|error| Fault::io("edit", shown, &error))?;
     if content.len() as u64 > MAX_FILE {

@@ -6,7 +6,18 @@
 use nix::errno::Errno;
 use oxibot_proto::message::Denial;
 
+use super::text;
 use crate::wire::FilesResult;
+
+/// Most bytes of a path that a message repeats.
+const MAX_SHOWN: usize = 300;
+
+fn short(shown: &str) -> String {
+    if shown.len() <= MAX_SHOWN {
+        return shown.to_owned();
+    }
+    format!("{}...", text::cut(shown, MAX_SHOWN))
+}
 
 /// Not done, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +62,7 @@ impl Fault {
 
     /// `cannot <verb> <object>: <cause>`.
     pub(super) fn failed(verb: &str, shown: &str, cause: &str) -> Self {
-        Self::Failed(format!("cannot {verb} {shown}: {cause}"))
+        Self::Failed(format!("cannot {verb} {}: {cause}", short(shown)))
     }
 
     /// What the kernel answered.

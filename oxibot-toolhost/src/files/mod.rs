@@ -33,6 +33,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use confine::Wall;
+use nix::sys::stat::{Mode, umask};
 use workspace::Workspace;
 
 use crate::sys;
@@ -41,6 +42,10 @@ use crate::sys;
 const SOCKET: i32 = 0;
 /// Descriptor of the workspace directory.
 const DIRECTORY: i32 = 3;
+
+/// As for a call: what a tool writes and what a command writes can be read alike. Who started us may have kept a
+/// stricter one for its own files.
+const UMASK: u32 = 0o022;
 
 /// Exit status for arguments that are not ours.
 const EXIT_USAGE: u8 = 2;
@@ -73,6 +78,7 @@ fn run(options: Options) -> Result<(), (u8, String)> {
     else {
         return Err((EXIT_USAGE, "descriptors 0 (socket) and 3 (workspace) must be open".into()));
     };
+    umask(Mode::from_bits_truncate(UMASK));
     let confined =
         confine::confine(directory.as_fd(), options.wall).map_err(|error| internal(error.to_string()))?;
     let workspace = Workspace::new(directory, options.workspace, options.protect);

@@ -26,8 +26,13 @@ use crate::wire::FilesResult;
 const MAX_GREP_FILE: u64 = 16 * 1024 * 1024;
 /// Bytes of a matching line that are shown.
 const MAX_GREP_LINE: usize = 400;
+/// Bytes of a line that are searched. Time for one search is the length of the line times the size of the expression,
+/// and nothing can stop it halfway.
+const MAX_SEARCHED_LINE: usize = 64 * 1024;
+/// Bytes searched between two looks at the clock.
+const CLOCK_EVERY: usize = 256 * 1024;
 /// Memory a compiled expression may take.
-const MAX_REGEX: usize = 4 * 1024 * 1024;
+const MAX_REGEX: usize = 2 * 1024 * 1024;
 /// Braces in a glob. The parser of globs is not asked to nest without bound.
 const MAX_BRACES: usize = 16;
 
@@ -202,7 +207,7 @@ pub(super) fn grep(
         if let Err(skipped) = searched
             && skipped != Skipped::Binary
         {
-            walk.note(&format!("skipped some files: {skipped}"));
+            walk.note(&format!("not everything was searched: {skipped}"));
         }
     }
     page.finish("(no line matches)", &walk.into_notes())
@@ -217,6 +222,8 @@ enum Skipped {
     Large,
     #[error("not readable")]
     Unreadable,
+    #[error("lines of more than {MAX_SEARCHED_LINE} bytes are searched only so far")]
+    LongLine,
     #[error("the time was up")]
     Late,
 }
@@ -245,11 +252,18 @@ fn grep_file(
     }
     let mut line = String::new();
     let lines = content.strip_suffix(b"\n").unwrap_or(&content);
+    let (mut since_look, mut long) = (0_usize, false);
     for (index, bytes) in lines.split(|byte| *byte == b'\n').enumerate() {
-        if index % 4096 == 0 && late() {
-            return Err(Skipped::Late);
+        since_look = since_look.saturating_add(bytes.len()).saturating_add(1);
+        if since_look > CLOCK_EVERY {
+            since_look = 0;
+            if late() {
+                return Err(Skipped::Late);
+            }
         }
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        long |= bytes.len() > MAX_SEARCHED_LINE;
+        let bytes = bytes.get(..MAX_SEARCHED_LINE).unwrap_or(bytes);
         let Some(found) = regex.find(bytes) else { continue };
         line.clear();
         let _ = write!(line, "{shown}:{}:", index.saturating_add(1));
@@ -268,7 +282,7 @@ fn grep_file(
             break;
         }
     }
-    Ok(())
+    if long { Err(Skipped::LongLine) } else { Ok(()) }
 }
 
 fn unusable(pattern: &str, error: &regex::Error) -> Fault {

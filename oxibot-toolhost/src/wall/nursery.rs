@@ -236,7 +236,11 @@ fn nurse() -> Result<(), WallFault> {
 fn reap(zygotes: &mut Vec<(Pid, Plan)>) {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         let Some(pid) = status.pid() else { return };
-        zygotes.retain(|(zygote, _)| *zygote != pid);
+        let Some(place) = zygotes.iter().position(|(zygote, _)| *zygote == pid) else { continue };
+        match zygotes.swap_remove(place) {
+            (_, Plan::Bare) => zygote::remove_private(pid),
+            (_, Plan::Full | Plan::Off) => {}
+        }
     }
 }
 

@@ -50,6 +50,23 @@ pub(super) fn become_role(program: BorrowedFd<'_>, socket: BorrowedFd<'_>, role:
     sys::exit_now(1)
 }
 
+/// Start of the names of the directories this zygote gives to calls without a `/tmp` of their own.
+fn private_prefix(zygote: u32) -> String {
+    format!("/tmp/oxibot-call-{zygote}-")
+}
+
+/// Removes what a zygote that was killed could not remove itself. Links are removed, never followed.
+pub(super) fn remove_private(zygote: Pid) {
+    let prefix = private_prefix(zygote.as_raw().cast_unsigned());
+    for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.to_str().is_some_and(|path| path.starts_with(&prefix)) {
+            // Fails for what another user planted under such a name: that is theirs.
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
 /// Entry point of the role `zygote`: fd 0 is its control socket, on which its order comes first.
 #[must_use]
 pub fn zygote_role() -> ExitCode {
@@ -81,7 +98,10 @@ fn live() -> Result<(), WallFault> {
             let obtained = zygote.obtained(&order);
             channel.send(&FromZygote::Ready(obtained), &[])?;
         }
-        Err(fault) => return channel.send(&FromZygote::CouldNot(fault), &[]),
+        Err(fault) => {
+            zygote.end();
+            return channel.send(&FromZygote::CouldNot(fault), &[]);
+        }
     }
     let served = zygote.serve(channel);
     zygote.end();
@@ -186,7 +206,10 @@ impl Zygote {
             Plan::Full => (CALL_NAMESPACES, None),
             Plan::Bare => (
                 0,
-                Some(nix::unistd::mkdtemp("/tmp/oxibot-call-XXXXXX").step("make a directory for a call")?),
+                Some(
+                    nix::unistd::mkdtemp(format!("{}XXXXXX", private_prefix(std::process::id())).as_str())
+                        .step("make a directory for a call")?,
+                ),
             ),
             Plan::Off => (0, None),
         };
