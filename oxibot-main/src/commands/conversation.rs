@@ -5,6 +5,7 @@
 
 use crate::broker::{self, Broker, Connection};
 use crate::cli::{AgentArgs, Global};
+use crate::config::Logging;
 use crate::confine::{Network, confine};
 use crate::exit::Exit;
 use crate::launch::{self, Control, ControlEvent, receive_handover};
@@ -13,6 +14,7 @@ use crate::render::terminal::{self, Terminal};
 use super::agent::{self, Prepared};
 use super::fault::{self, Fault, warn_of};
 use super::oneshot::{self, Needs, State};
+use super::signals::Endings;
 
 /// Runs it, whichever process this is.
 pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
@@ -30,15 +32,18 @@ pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
     let ended = if global.launched {
         main_process(global, args, &needs, terminal)
     } else {
-        oneshot::launch_options(global, &[]).and_then(|options| Ok(launch::launch(&options, super::typed())?))
+        // The launcher reads no configuration: its log is what the command line and the environment say.
+        crate::logging::start(global, &Logging::default())
+            .and_then(|()| oneshot::launch_options(global, &[]))
+            .and_then(|options| Ok(launch::launch(&options, super::typed())?))
     };
     ended.unwrap_or_else(|fault| fault.report(args.json))
 }
 
 fn main_process(global: &Global, args: &AgentArgs, needs: &Needs, terminal: Terminal) -> Result<Exit, Fault> {
-    launch::unblock_signals()?;
+    launch::join_launcher()?;
     let handover = receive_handover()?;
-    let Ok(greeted) = oneshot::greet(handover.toolhost, global) else {
+    let Ok(greeted) = oneshot::greet(handover.toolhost) else {
         // Why, the toolhost has said on standard error, or the configuration says it better.
         let error = fault::load_quietly(global).err();
         return Err(error.map_or_else(
@@ -73,11 +78,19 @@ async fn converse(
     control: &Control,
     terminal: Terminal,
 ) -> Exit {
+    let mut endings = match Endings::listen() {
+        Ok(endings) => endings,
+        Err(error) => {
+            return Fault::new(Exit::Internal, "runtime", format!("cannot listen for signals: {error}"))
+                .report(false);
+        }
+    };
     let conversation = agent::run(prepared, broker.clone(), terminal);
     tokio::pin!(conversation);
     let exit = loop {
         tokio::select! {
             exit = &mut conversation => break exit,
+            () = endings.next() => leave(connection, Exit::Cancelled).await,
             event = control.next() => match event {
                 ControlEvent::Toolhost(socket) => {
                     // The hello may take a while: not on the runtime's thread, and the conversation waits for it.
@@ -93,12 +106,21 @@ async fn converse(
                     }
                 }
                 ControlEvent::LauncherGone => {
+                    // Where there is no terminal either, nobody is told.
                     terminal::complain("the launcher is gone; ending");
-                    break Exit::Internal;
+                    leave(connection, Exit::Internal).await
                 }
             },
         }
     };
     connection.close().await;
     exit
+}
+
+/// Ends in the middle of a conversation. Its calls end with the connection; what was said is in the store, written as it
+/// happened. The process ends here and not by returning, because a thread may sit in a read of the terminal that
+/// nothing else ends. The launcher puts the terminal back.
+async fn leave(connection: Connection, exit: Exit) -> ! {
+    connection.close().await;
+    std::process::exit(i32::from(exit.code()))
 }

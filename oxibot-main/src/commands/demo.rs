@@ -75,7 +75,7 @@ fn outer(global: &Global) -> Exit {
 }
 
 fn inner(global: &Global, directory: &Path) -> Exit {
-    if let Err(error) = launch::unblock_signals() {
+    if let Err(error) = launch::join_launcher() {
         terminal::complain(&error.to_string());
         return Exit::Internal;
     }

@@ -13,6 +13,7 @@ mod progress;
 mod run;
 mod sandbox;
 mod setup;
+mod signals;
 mod stop;
 mod tool;
 

@@ -91,7 +91,7 @@ pub fn with_toolhost<P>(
 /// The toolhost first, then everything else.
 pub(super) fn start(global: &Global, workspaces: &[PathBuf]) -> Result<Ready, Fault> {
     let (socket, toolhost) = start_toolhost(&launch_options(global, workspaces)?)?;
-    let greeted = match greet(socket, global) {
+    let greeted = match greet(socket) {
         Ok(greeted) => greeted,
         Err(refusal) => return Err(refusal.explain(global, toolhost)),
     };
@@ -108,7 +108,7 @@ pub(super) fn start(global: &Global, workspaces: &[PathBuf]) -> Result<Ready, Fa
 /// As the start of every command, for one that reports what is wrong instead of ending.
 pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Toolhost), Fault> {
     let (socket, toolhost) = start_toolhost(&launch_options(global, &[])?)?;
-    match greet(socket, global) {
+    match greet(socket) {
         Ok(greeted) => Ok((greeted, toolhost)),
         Err(refusal) => Err(refusal.explain(global, toolhost)),
     }
@@ -131,16 +131,9 @@ pub(super) fn launch_options(global: &Global, workspaces: &[PathBuf]) -> Result<
 /// A greeting that failed. The toolhost has said why on standard error, and its exit status tells what kind it was.
 pub(super) struct Refusal(BrokerError);
 
-/// Says hello, and says loudly when there is no wall.
-pub(super) fn greet(socket: UnixStream, global: &Global) -> Result<Greeted, Refusal> {
-    let greeted = broker::greet(socket).map_err(Refusal)?;
-    if global.no_sandbox > 0 {
-        terminal::note(
-            "oxibot: WARNING: --no-sandbox: tools run without the kernel wall and can reach\n\
-             oxibot: everything this user can reach. For development only.",
-        );
-    }
-    Ok(greeted)
+/// Says hello.
+pub(super) fn greet(socket: UnixStream) -> Result<Greeted, Refusal> {
+    broker::greet(socket).map_err(Refusal)
 }
 
 impl Refusal {

@@ -20,7 +20,8 @@ use crate::render::report::CallReport;
 use crate::render::terminal::{self, Terminal};
 
 use super::oneshot::{Needs, State, typed_directory, with_toolhost};
-use super::tool::{Interrupts, origin};
+use super::signals::Interrupts;
+use super::tool::origin;
 
 /// Refused or failed before or apart from the program.
 const REFUSED: Exit = Exit::Program(125);

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use oxibot_proto::message::{
     CallNumber, CallResult, MAX_ARGUMENTS, Origin, Outcome, Output, ToolSpec, ToolhostHello,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::broker::{Broker, BrokerError, CallEvent, CallOptions, PendingCall};
 use crate::cli::{CallArgs, Global, ListArgs};
@@ -24,6 +23,7 @@ use super::fault::Fault;
 use super::oneshot::{Needs, State, typed_directory, with_toolhost};
 use super::print;
 use super::progress::{ProgressLine, Style};
+use super::signals::Interrupts;
 
 /// Prints the tools on offer.
 pub(super) fn list(global: &Global, args: &ListArgs) -> Exit {
@@ -179,32 +179,6 @@ fn show(result: &CallResult, json: bool) -> Exit {
 /// What could not be printed counts only when all else went well.
 fn worse(printed: Exit, exit: Exit) -> Exit {
     if exit == Exit::Done { printed } else { exit }
-}
-
-/// Ctrl-C, and the polite requests to end.
-pub(super) struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Interrupts {
-    pub(super) fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The next one. Cancel-safe.
-    pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
-        }
-    }
 }
 
 /// How progress is shown for this command line.

@@ -29,15 +29,23 @@ const MAX_RESTARTS: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
 /// How long main may take to end after it was asked to. It drains; then it is killed.
 const DRAINING: Duration = Duration::from_secs(30);
+/// How long main may still be ending when its toolhost has ended in good order.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Starts everything and stays until main ended. The toolhost is started first, before anything else is done.
 ///
 /// # Errors
 /// When one of the two cannot be started. Nothing is left running then.
 pub fn launch(options: &LaunchOptions, arguments: Vec<OsString>) -> Result<Exit, LaunchError> {
+    // A main that is killed while a person types leaves the terminal in raw mode.
+    let terminal = rustix::termios::tcgetattr(io::stdin()).ok();
     let mut launcher = Launcher::start(options, arguments)?;
     let ended = launcher.watch();
     launcher.end();
+    if let Some(terminal) = terminal {
+        // It may be gone: a hang-up ends us too.
+        let _gone = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, &terminal);
+    }
     ended
 }
 
@@ -95,15 +103,21 @@ impl<'a> Launcher<'a> {
                 }
                 self.restart_both()?;
             } else if toolhost_ended {
-                self.reap_toolhost();
-                if asked_to_end.is_none() && self.may_restart() {
-                    let (socket, toolhost) = self.unmasked(|launcher| start_toolhost(launcher.options))?;
-                    self.toolhost = Some(toolhost);
-                    // A main that is just ending does not take it, and is waited for all the same.
-                    let _gone = send_toolhost(self.main.control.as_fd(), socket.as_fd());
-                } else {
-                    tracing::error!("the toolhost ended too often and is not started again");
+                let orderly = self.reap_toolhost();
+                // It ends so when main closed its socket: then main is ending too, and only the order differs.
+                if asked_to_end.is_some()
+                    || (orderly && ended_within(self.main.pidfd.as_fd(), CLOSING).unwrap_or(false))
+                {
+                    continue;
                 }
+                if !self.may_restart() {
+                    tracing::error!("the toolhost ended too often and is not started again");
+                    continue;
+                }
+                let (socket, toolhost) = self.unmasked(|launcher| start_toolhost(launcher.options))?;
+                self.toolhost = Some(toolhost);
+                // A main that is just ending does not take it, and is waited for all the same.
+                let _gone = send_toolhost(self.main.control.as_fd(), socket.as_fd());
             }
         }
     }
@@ -161,11 +175,15 @@ impl<'a> Launcher<'a> {
         Ok(())
     }
 
-    fn reap_toolhost(&mut self) {
-        if let Some(toolhost) = self.toolhost.take()
-            && let Err(error) = toolhost.finish()
-        {
-            tracing::error!(%error, "cannot see the toolhost end");
+    /// Whether it ended in good order, because its connection was closed.
+    fn reap_toolhost(&mut self) -> bool {
+        match self.toolhost.take().map(Toolhost::finish) {
+            Some(Ok(status)) => status.success(),
+            Some(Err(error)) => {
+                tracing::error!(%error, "cannot see the toolhost end");
+                false
+            }
+            None => false,
         }
     }
 
@@ -198,11 +216,15 @@ impl<'a> Launcher<'a> {
     }
 }
 
-/// Main under the launcher undoes what it may have inherited: see `Launcher::unmasked`.
+/// First thing main does under the launcher: it undoes the mask it may have inherited (see [`Launcher::unmasked`]), and
+/// ties its life to the launcher's. The control socket says so as well, but a main that was stopped by the terminal
+/// reads no socket.
 ///
 /// # Errors
 /// When the kernel refuses, which it does not.
-pub fn unblock_signals() -> Result<(), LaunchError> {
+pub fn join_launcher() -> Result<(), LaunchError> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|errno| system("tie main to the launcher", errno))?;
     set_mask(SigmaskHow::SIG_UNBLOCK, &waited_signals())
 }
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 pub use binary::{Program, find_toolhost};
 pub use control::{Control, ControlEvent, Handover, receive_handover};
-pub use launcher::{launch, unblock_signals};
+pub use launcher::{join_launcher, launch};
 pub use toolhost::{LaunchOptions, Toolhost, start_toolhost};
 
 /// Something could not be started. Each variant says who could have caused it and what to do.
