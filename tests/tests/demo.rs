@@ -89,7 +89,7 @@ fn plays_on_an_older_landlock_alone() {
             .arg(binary("oxibot"))
             .arg("demo"),
     );
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = played(&output);
     assert!(text.contains("level: reduced"), "{}", describe(&output));
     assert!(text.contains("to raise it:"), "{text}");
 }

@@ -48,8 +48,11 @@ impl Decoys {
             "-----BEGIN OPENSSH PRIVATE KEY-----\ndecoy {ssh_canary}\n-----END OPENSSH PRIVATE KEY-----\n"
         );
         write(&outside.join(".ssh/id_ed25519"), &key)?;
-        let configuration =
-            format!("{{ \"providers\": {{ \"openai\": {{ \"apiKey\": \"{key_canary}\" }} }} }}\n");
+        // The tour plays at the highest level to be had, whatever that is, and says which.
+        let configuration = format!(
+            "{{ \"sandbox\": {{ \"require\": \"reduced\" }},\n  \
+             \"providers\": {{ \"openai\": {{ \"apiKey\": \"{key_canary}\" }} }} }}\n"
+        );
         write(&outside.join(".oxibot/config.json"), &configuration)?;
         Ok(Self { outside, ssh_canary, key_canary, supervisor: 0 })
     }

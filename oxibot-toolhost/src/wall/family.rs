@@ -12,12 +12,31 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgrp, getpid};
 
+/// Most processes above a call that are looked at: launcher, main, supervisor, nursery, zygote, init and some shells.
+const MOST_ABOVE: usize = 16;
+
 /// One process, from `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Process {
     pid: i32,
     parent: i32,
     group: i32,
+}
+
+/// Processes above this one, up to a bound nobody's tree exceeds, with their process groups.
+pub(super) fn above() -> super::seccomp::Above {
+    let mut found = super::seccomp::Above::default();
+    let mut next = nix::unistd::getppid().as_raw();
+    while next > 0 && found.processes.len() < MOST_ABOVE {
+        found.processes.push(next);
+        let process = fs::read_to_string(format!("/proc/{next}/stat")).ok().and_then(|stat| parse(&stat));
+        let Some(process) = process else { break };
+        if process.group > 1 && !found.groups.contains(&process.group) {
+            found.groups.push(process.group);
+        }
+        next = process.parent;
+    }
+    found
 }
 
 /// Own descendants, without the spared children and what is below those.

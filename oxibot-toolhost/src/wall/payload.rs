@@ -100,6 +100,11 @@ fn confine(ground: &Ground, rules: Option<Rules>) -> Result<(), WallFault> {
     let rules = rules.ok_or_else(|| fault("confine a call", "no Landlock rules were made"))?;
     let canary = ground.canary.as_ref().ok_or_else(|| fault("confine a call", "there is no canary"))?;
     verify::control(canary)?;
+    // While `/proc` can still be read.
+    let above = match ground.plan {
+        Plan::Full => seccomp::Above::default(),
+        Plan::Bare | Plan::Off => family::above(),
+    };
     let bounding = privileges::expected_bounding()?;
     privileges::drop_all()?;
     // Needed by the next two for processes without capabilities; makes setuid programs plain programs.
@@ -107,7 +112,7 @@ fn confine(ground: &Ground, rules: Option<Rules>) -> Result<(), WallFault> {
     // After the last mount: Landlock forbids them all.
     rules.enforce()?;
     // Last, so that no step above needs an exception in it.
-    sys::install_filter(&seccomp::payload_filter(ground.plan)?).step("install the seccomp filter")?;
+    sys::install_filter(&seccomp::payload_filter(ground.plan, &above)?).step("install the seccomp filter")?;
     verify::verify(ground.plan, canary, &ground.host, bounding)
 }
 

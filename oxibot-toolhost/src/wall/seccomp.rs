@@ -240,8 +240,20 @@ pub(super) fn zygote_filter() -> Result<BpfProgram, WallFault> {
     compile(rules)
 }
 
-/// The small filter, installed by each payload after its last mount.
-pub(super) fn payload_filter(plan: Plan) -> Result<BpfProgram, WallFault> {
+/// Ways to signal a process by number, and to get the handle to signal it by. The number is always the first argument.
+const SIGNALLING: [c_long; 6] = [
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_open,
+];
+
+/// The small filter, installed by each payload after its last mount. `above`: processes and process groups a call
+/// without a PID namespace must not signal. From Landlock ABI 6 on its scope covers them and everybody else; before it,
+/// this keeps a call from ending whoever ends it.
+pub(super) fn payload_filter(plan: Plan, above: &Above) -> Result<BpfProgram, WallFault> {
     let mut rules: Rules = INIT_ONLY.iter().map(|call| (*call, vec![])).collect();
     rules.insert(
         libc::SYS_clone,
@@ -253,9 +265,35 @@ pub(super) fn payload_filter(plan: Plan) -> Result<BpfProgram, WallFault> {
         // a path, and TCP Fast Open goes around its rule for connect.
         Plan::Bare | Plan::Off => {
             rules.insert(libc::SYS_socket, vec![]);
+            for call in SIGNALLING {
+                rules.insert(call, above.rules(call)?);
+            }
         }
     }
     compile(rules)
+}
+
+/// The processes above a call, and their process groups.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Above {
+    pub(super) processes: Vec<i32>,
+    pub(super) groups: Vec<i32>,
+}
+
+impl Above {
+    fn rules(&self, call: c_long) -> Result<Vec<SeccompRule>, WallFault> {
+        // -1 is everybody this user may signal; only `kill` takes it, and groups.
+        let everybody = (call == libc::SYS_kill).then_some(-1);
+        let groups =
+            self.groups.iter().filter(|_| call == libc::SYS_kill).map(|group| group.saturating_neg());
+        self.processes
+            .iter()
+            .copied()
+            .chain(groups)
+            .chain(everybody)
+            .map(|number| equals(0, number))
+            .collect()
+    }
 }
 
 fn compile(rules: Rules) -> Result<BpfProgram, WallFault> {
@@ -346,7 +384,7 @@ mod tests {
     #[test]
     fn every_number_is_answered_as_the_tables_say() {
         let zygote = zygote_filter().unwrap();
-        let payload = payload_filter(Plan::Full).unwrap();
+        let payload = payload_filter(Plan::Full, &Above::default()).unwrap();
         assert!(zygote.len() < 1000 && payload.len() < 200, "{} {}", zygote.len(), payload.len());
         for number in 0..600 {
             let never = REFUSED.contains(&number) || REFUSED_HERE.contains(&number);
@@ -375,7 +413,7 @@ mod tests {
     #[test]
     fn arguments_decide_where_they_should() {
         let zygote = zygote_filter().unwrap();
-        let payload = payload_filter(Plan::Full).unwrap();
+        let payload = payload_filter(Plan::Full, &Above::default()).unwrap();
         let family = |family: libc::c_int, kind: libc::c_int, protocol: libc::c_int| {
             let number = |value: libc::c_int| u64::from(value.cast_unsigned());
             answer(&zygote, HERE, libc::SYS_socket, [number(family), number(kind), number(protocol), 0, 0, 0])
@@ -418,12 +456,34 @@ mod tests {
 
     #[test]
     fn without_a_network_namespace_only_socket_pairs_are_left() {
-        let payload = payload_filter(Plan::Bare).unwrap();
+        let payload = payload_filter(Plan::Bare, &Above::default()).unwrap();
         for family in 0..46 {
             assert_eq!(answer(&payload, HERE, libc::SYS_socket, [family, 1, 0, 0, 0, 0]), refused());
         }
         let zygote = zygote_filter().unwrap();
         assert_eq!(answer(&zygote, HERE, libc::SYS_socketpair, [1, 1, 0, 0, 0, 0]), ALLOW);
         assert_eq!(answer(&zygote, HERE, libc::SYS_socketpair, [40, 1, 0, 0, 0, 0]), refused());
+    }
+
+    #[test]
+    fn processes_above_a_call_without_a_pid_namespace_cannot_be_signalled() {
+        let above = Above { processes: vec![4711], groups: vec![4700] };
+        let bare = payload_filter(Plan::Bare, &above).unwrap();
+        let number = |value: i32| u64::from(value.cast_unsigned());
+        for call in SIGNALLING {
+            let first = |value: i32| answer(&bare, HERE, call, [number(value), 9, 0, 0, 0, 0]);
+            assert_ne!(first(4711), ALLOW, "{call}");
+            assert_eq!(first(4712), ALLOW, "{call}");
+        }
+        let kill = |value: i32| answer(&bare, HERE, libc::SYS_kill, [number(value), 9, 0, 0, 0, 0]);
+        assert_ne!(kill(-4700), ALLOW, "its group");
+        assert_ne!(kill(-1), ALLOW, "everybody");
+        assert_eq!(kill(0), ALLOW, "the call's own group");
+        let full = payload_filter(Plan::Full, &above).unwrap();
+        assert_eq!(
+            answer(&full, HERE, libc::SYS_kill, [number(-1), 9, 0, 0, 0, 0]),
+            ALLOW,
+            "a namespace of its own"
+        );
     }
 }
