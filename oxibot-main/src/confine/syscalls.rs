@@ -187,7 +187,11 @@ fn rules(plan: &Plan) -> Result<BTreeMap<i64, Vec<SeccompRule>>, ConfineError> {
     rules.insert(libc::SYS_kill, vec![rule(&elsewhere)?]);
     rules.insert(libc::SYS_socket, sockets(plan.network)?);
     // Pairs are for the runtime's own wake-ups. A pair of datagram sockets could be connected anew, to a path.
-    rules.insert(libc::SYS_socketpair, vec![rule(&[masked(1, 0xf, libc::SOCK_DGRAM)?])?]);
+    // The kernel takes a raw Unix socket for a datagram one.
+    rules.insert(
+        libc::SYS_socketpair,
+        vec![rule(&[masked(1, 0xf, libc::SOCK_DGRAM)?])?, rule(&[masked(1, 0xf, libc::SOCK_RAW)?])?],
+    );
     // Typing into the terminal on behalf of the person, and pasting there.
     rules.insert(
         libc::SYS_ioctl,

@@ -387,6 +387,7 @@ mod filter {
         };
         assert_eq!(pair(libc::SOCK_STREAM | libc::SOCK_CLOEXEC), ALLOW);
         assert_eq!(pair(libc::SOCK_DGRAM | libc::SOCK_CLOEXEC), EPERM);
+        assert_eq!(pair(libc::SOCK_RAW | libc::SOCK_CLOEXEC), EPERM);
     }
 
     #[test]

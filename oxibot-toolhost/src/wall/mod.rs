@@ -11,6 +11,7 @@
 //! Nothing here judges whether a call should run, reads configuration, or looks at what a program printed.
 
 pub mod attack;
+mod cgroup;
 mod channel;
 mod family;
 mod fault;

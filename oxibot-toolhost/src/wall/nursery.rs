@@ -21,7 +21,7 @@ use super::channel::{Channel, Received, pair, send_message};
 use super::fault::{Step, fault};
 use super::handle::Zygote;
 use super::orders::{FromNursery, Order, Plan};
-use super::{family, zygote};
+use super::{cgroup, family, zygote};
 use crate::sys::{self, Cloned};
 use crate::wire::{Profile, WallFault, Wanted};
 
@@ -194,10 +194,12 @@ fn nurse() -> Result<(), WallFault> {
         .step("open our own binary")?;
     let mut channel = Channel::<Order>::new(socket);
     let mut zygotes: Vec<(Pid, Plan)> = Vec::new();
+    let mut cgroups: Vec<Pid> = Vec::new();
     let mut watch = None;
     loop {
         let received = channel.wait(watch)?;
-        reap(&mut zygotes);
+        reap(&mut zygotes, &mut cgroups);
+        cgroups.retain(|zygote| !cgroup::remove(*zygote));
         match received {
             Received::Message(order) => match start_zygote(program.as_fd(), &order) {
                 Ok((pid, pidfd, socket)) => {
@@ -226,20 +228,25 @@ fn nurse() -> Result<(), WallFault> {
     }
     let until = Instant::now().checked_add(TIDY_TIME);
     while !zygotes.is_empty() && until.is_some_and(|until| Instant::now() < until) {
-        reap(&mut zygotes);
+        reap(&mut zygotes, &mut cgroups);
         std::thread::sleep(Duration::from_millis(2));
     }
     family::end(&[], ORPHAN_TIME);
+    cgroups.retain(|zygote| !cgroup::remove(*zygote));
     Ok(())
 }
 
 /// Takes note of ended children.
-fn reap(zygotes: &mut Vec<(Pid, Plan)>) {
+fn reap(zygotes: &mut Vec<(Pid, Plan)>, cgroups: &mut Vec<Pid>) {
     for pid in family::reap() {
         let Some(place) = zygotes.iter().position(|(zygote, _)| *zygote == pid) else { continue };
         match zygotes.swap_remove(place) {
-            (_, Plan::Bare) => zygote::remove_private(pid),
-            (_, Plan::Full | Plan::Off) => {}
+            (_, Plan::Bare) => {
+                zygote::remove_private(pid);
+                cgroups.push(pid);
+            }
+            (_, Plan::Off) => cgroups.push(pid),
+            (_, Plan::Full) => {}
         }
     }
 }

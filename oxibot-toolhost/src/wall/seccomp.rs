@@ -237,7 +237,7 @@ pub(super) fn zygote_filter() -> Result<BpfProgram, WallFault> {
     let mut rules: Rules = REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, vec![])).collect();
     by_argument(&mut rules)?;
     namespaced_sockets(&mut rules)?;
-    compile(rules)
+    compile(rules, &[libc::SYS_clone3])
 }
 
 /// Ways to signal a process by number, and to get the handle to signal it by. The number is always the first argument.
@@ -250,6 +250,99 @@ const SIGNALLING: [c_long; 6] = [
     libc::SYS_pidfd_open,
 ];
 
+/// Making files with an owner's rights: `(call, flags argument, mode argument)`. With id-mapped mounts a call's files
+/// are root's on disk, so a set-user-ID program it leaves there would be anybody's way to root. `openat2` has its mode
+/// in memory and answers ENOSYS in a payload, see [`prefix`].
+const MAKING: &[(c_long, Option<u8>, u8)] = &[
+    (libc::SYS_fchmod, None, 1),
+    (libc::SYS_fchmodat, None, 2),
+    // fchmodat2: by number, libc does not have it everywhere.
+    (452, None, 2),
+    (libc::SYS_mkdirat, None, 2),
+    (libc::SYS_mknodat, None, 2),
+    (libc::SYS_openat, Some(2), 3),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, None, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, None, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mkdir, None, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, None, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, Some(1), 2),
+];
+
+fn set_id_files(rules: &mut Rules) -> Result<(), WallFault> {
+    // O_TMPFILE makes a file too; the bit that is its own, without O_DIRECTORY.
+    let making = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY].map(libc::c_int::cast_unsigned);
+    for (call, flags, mode) in MAKING {
+        for bit in [libc::S_ISUID, libc::S_ISGID] {
+            let bit = condition(*mode, SeccompCmpOp::MaskedEq(u64::from(bit)), bit)?;
+            let list = rules.entry(*call).or_default();
+            match flags {
+                None => list.push(rule(vec![bit])?),
+                // Without a flag that makes a file the mode is not looked at, and may be anything.
+                Some(flags) => {
+                    for flag in making {
+                        let flag = condition(*flags, SeccompCmpOp::MaskedEq(u64::from(flag)), flag)?;
+                        list.push(rule(vec![flag, bit.clone()])?);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Calls whose first argument names another process, if it is not 0, or a whole class of them: at `kernel` nothing else
+/// keeps a call from limiting, slowing or ending what belongs to the same user. Landlock's scope is for signals only.
+const OTHERS: [c_long; 5] = [
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+];
+
+/// System V objects belong to the user, not to the call, where there is no IPC namespace.
+const SYSTEM_V: [c_long; 11] = [
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+];
+
+fn without_namespaces(rules: &mut Rules) -> Result<(), WallFault> {
+    for call in OTHERS {
+        rules.insert(call, vec![none_of(0, &[0])?]);
+    }
+    // `which` 0 (a process) and `who` 0 (ourselves); 1 and 0 for ioprio_set.
+    for (call, which) in [(libc::SYS_setpriority, 0), (libc::SYS_ioprio_set, 1)] {
+        rules.insert(call, vec![none_of(0, &[which])?, none_of(1, &[0])?]);
+    }
+    rules.extend(SYSTEM_V.map(|call| (call, vec![])));
+    // No socket at all: Landlock below ABI 9 stops neither UDP nor the connection to a path, and TCP Fast Open goes
+    // around its rule for connect. Of pairs only connected kinds: one end of a datagram pair could be sent anywhere.
+    rules.insert(libc::SYS_socket, vec![]);
+    let connected = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(libc::c_int::cast_unsigned);
+    let other = (0..=0xf_u32).filter(|kind| !connected.contains(kind));
+    rules.insert(
+        libc::SYS_socketpair,
+        other
+            .map(|kind| rule(vec![condition(1, SeccompCmpOp::MaskedEq(0xf), kind)?]))
+            .collect::<Result<_, _>>()?,
+    );
+    Ok(())
+}
+
 /// The small filter, installed by each payload after its last mount. `above`: processes and process groups a call
 /// without a PID namespace must not signal. From Landlock ABI 6 on its scope covers them and everybody else; before it,
 /// this keeps a call from ending whoever ends it.
@@ -259,18 +352,17 @@ pub(super) fn payload_filter(plan: Plan, above: &Above) -> Result<BpfProgram, Wa
         libc::SYS_clone,
         NAMESPACE_FLAGS.iter().map(|flag| has_bits(0, flag.cast_unsigned())).collect::<Result<_, _>>()?,
     );
+    set_id_files(&mut rules)?;
     match plan {
         Plan::Full => {}
-        // Without a network namespace no socket at all: Landlock below ABI 9 stops neither UDP nor the connection to
-        // a path, and TCP Fast Open goes around its rule for connect.
         Plan::Bare | Plan::Off => {
-            rules.insert(libc::SYS_socket, vec![]);
+            without_namespaces(&mut rules)?;
             for call in SIGNALLING {
                 rules.insert(call, above.rules(call)?);
             }
         }
     }
-    compile(rules)
+    compile(rules, &[libc::SYS_clone3, libc::SYS_openat2])
 }
 
 /// The processes above a call, and their process groups.
@@ -296,7 +388,7 @@ impl Above {
     }
 }
 
-fn compile(rules: Rules) -> Result<BpfProgram, WallFault> {
+fn compile(rules: Rules, absent: &[c_long]) -> Result<BpfProgram, WallFault> {
     let step = "compile the seccomp filter";
     let arch = TargetArch::try_from(std::env::consts::ARCH).step(step)?;
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
@@ -305,14 +397,14 @@ fn compile(rules: Rules) -> Result<BpfProgram, WallFault> {
     if compiled.is_empty() {
         return Err(fault(step, "it came out empty"));
     }
-    let mut program = prefix();
+    let mut program = prefix(absent)?;
     program.extend(compiled);
     Ok(program)
 }
 
-/// Architecture, unknown numbers, `clone3`: what comes before the rules. Jumps are relative, so the compiled part
-/// needs no change.
-fn prefix() -> BpfProgram {
+/// Architecture, unknown numbers, and calls that answer ENOSYS so that programs fall back to ones a filter can look into:
+/// what comes before the rules. Jumps are relative, so the compiled part needs no change.
+fn prefix(absent: &[c_long]) -> Result<BpfProgram, WallFault> {
     const LOAD: u16 = 0x20;
     const JUMP_EQUAL: u16 = 0x15;
     const JUMP_GREATER: u16 = 0x25;
@@ -326,15 +418,21 @@ fn prefix() -> BpfProgram {
     const NATIVE: u32 = 0xc000_00b7;
     let not_here = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
     let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    vec![
+    let all = u8::try_from(absent.len()).step("compile the seccomp filter")?;
+    let mut program = vec![
         step(LOAD, 0, 0, ARCHITECTURE),
         step(JUMP_EQUAL, 1, 0, NATIVE),
         step(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
         step(LOAD, 0, 0, NUMBER),
-        step(JUMP_GREATER, 1, 0, LAST_KNOWN),
-        step(JUMP_EQUAL, 0, 1, u32::try_from(libc::SYS_clone3).unwrap_or(435)),
-        step(RETURN, 0, 0, not_here),
-    ]
+        // Over the comparisons, onto their common answer.
+        step(JUMP_GREATER, all, 0, LAST_KNOWN),
+    ];
+    for (left, number) in (0..all).rev().zip(absent) {
+        let number = u32::try_from(*number).step("compile the seccomp filter")?;
+        program.push(step(JUMP_EQUAL, left, u8::from(left == 0), number));
+    }
+    program.push(step(RETURN, 0, 0, not_here));
+    Ok(program)
 }
 
 #[cfg(test)]
@@ -485,5 +583,45 @@ mod tests {
             ALLOW,
             "a namespace of its own"
         );
+    }
+
+    #[test]
+    fn no_call_makes_a_set_id_file() {
+        let payload = payload_filter(Plan::Full, &Above::default()).unwrap();
+        for (call, flags, mode) in MAKING {
+            for bits in [0o4755, 0o2755, 0o6000] {
+                let mut arguments = [0; 6];
+                arguments[usize::from(*mode)] = bits;
+                if let Some(flags) = flags {
+                    assert_eq!(answer(&payload, HERE, *call, arguments), ALLOW, "{call} makes nothing");
+                    arguments[usize::from(*flags)] = u64::from(libc::O_CREAT.cast_unsigned());
+                }
+                assert_eq!(answer(&payload, HERE, *call, arguments), refused(), "{call} {bits:o}");
+                arguments[usize::from(*mode)] = 0o1755;
+                assert_eq!(answer(&payload, HERE, *call, arguments), ALLOW, "{call}");
+            }
+        }
+        let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+        assert_eq!(answer(&payload, HERE, libc::SYS_openat2, [0; 6]), absent);
+        assert_eq!(answer(&payload, HERE, libc::SYS_clone3, [0; 6]), absent);
+        assert_eq!(answer(&payload, HERE, 470, [0; 6]), absent);
+        assert_eq!(answer(&zygote_filter().unwrap(), HERE, libc::SYS_openat2, [0; 6]), ALLOW);
+    }
+
+    #[test]
+    fn without_namespaces_other_processes_and_shared_objects_are_out_of_reach() {
+        let bare = payload_filter(Plan::Bare, &Above::default()).unwrap();
+        for call in OTHERS {
+            assert_eq!(answer(&bare, HERE, call, [0, 0, 0, 0, 0, 0]), ALLOW, "{call}: ourselves");
+            assert_eq!(answer(&bare, HERE, call, [4711, 0, 0, 0, 0, 0]), refused(), "{call}");
+        }
+        assert_eq!(answer(&bare, HERE, libc::SYS_setpriority, [0, 0, 5, 0, 0, 0]), ALLOW);
+        assert_eq!(answer(&bare, HERE, libc::SYS_setpriority, [0, 4711, 5, 0, 0, 0]), refused());
+        assert_eq!(answer(&bare, HERE, libc::SYS_setpriority, [2, 0, 5, 0, 0, 0]), refused());
+        assert_eq!(answer(&bare, HERE, libc::SYS_shmget, [0; 6]), refused());
+        for (kind, verdict) in [(1, ALLOW), (5, ALLOW), (2, refused()), (3, refused()), (0x80002, refused())]
+        {
+            assert_eq!(answer(&bare, HERE, libc::SYS_socketpair, [1, kind, 0, 0, 0, 0]), verdict, "{kind}");
+        }
     }
 }

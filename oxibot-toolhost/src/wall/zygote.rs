@@ -25,7 +25,7 @@ use super::identity::{self, Identity};
 use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
-use super::{family, grants, privileges, protections};
+use super::{cgroup, family, grants, privileges, protections};
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, ToZygote, WallFault};
 
@@ -147,7 +147,13 @@ impl Zygote {
         let Foundation { identity, canary } = foundation::lay(order, abi)?;
         match order.plan {
             Plan::Full => sys::ignore_ended_children().step("ignore ended children")?,
-            Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
+            Plan::Bare | Plan::Off => {
+                nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
+                if nix::unistd::getuid().is_root() {
+                    // Where there is none, inits count; see `init::watch`.
+                    cgroup::enter(std::process::id());
+                }
+            }
         }
         let ground = Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary };
         Ok(Self { ground, identity, inits: Vec::new(), workers: Vec::new(), swept: 0 })
