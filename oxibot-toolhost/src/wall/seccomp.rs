@@ -236,6 +236,7 @@ fn namespaced_sockets(rules: &mut Rules) -> Result<(), WallFault> {
 pub(super) fn zygote_filter() -> Result<BpfProgram, WallFault> {
     let mut rules: Rules = REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, vec![])).collect();
     by_argument(&mut rules)?;
+    set_id_files(&mut rules)?;
     namespaced_sockets(&mut rules)?;
     compile(rules, &[libc::SYS_clone3])
 }
@@ -352,7 +353,6 @@ pub(super) fn payload_filter(plan: Plan, above: &Above) -> Result<BpfProgram, Wa
         libc::SYS_clone,
         NAMESPACE_FLAGS.iter().map(|flag| has_bits(0, flag.cast_unsigned())).collect::<Result<_, _>>()?,
     );
-    set_id_files(&mut rules)?;
     match plan {
         Plan::Full => {}
         Plan::Bare | Plan::Off => {
@@ -587,18 +587,19 @@ mod tests {
 
     #[test]
     fn no_call_makes_a_set_id_file() {
+        let zygote = zygote_filter().unwrap();
         let payload = payload_filter(Plan::Full, &Above::default()).unwrap();
         for (call, flags, mode) in MAKING {
             for bits in [0o4755, 0o2755, 0o6000] {
                 let mut arguments = [0; 6];
                 arguments[usize::from(*mode)] = bits;
                 if let Some(flags) = flags {
-                    assert_eq!(answer(&payload, HERE, *call, arguments), ALLOW, "{call} makes nothing");
+                    assert_eq!(answer(&zygote, HERE, *call, arguments), ALLOW, "{call} makes nothing");
                     arguments[usize::from(*flags)] = u64::from(libc::O_CREAT.cast_unsigned());
                 }
-                assert_eq!(answer(&payload, HERE, *call, arguments), refused(), "{call} {bits:o}");
+                assert_eq!(answer(&zygote, HERE, *call, arguments), refused(), "{call} {bits:o}");
                 arguments[usize::from(*mode)] = 0o1755;
-                assert_eq!(answer(&payload, HERE, *call, arguments), ALLOW, "{call}");
+                assert_eq!(answer(&zygote, HERE, *call, arguments), ALLOW, "{call}");
             }
         }
         let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
