@@ -267,6 +267,24 @@ fn dangerous_git_keys_are_put_back_and_reported() {
 }
 
 #[test]
+fn runs_are_guarded_as_calls_are() {
+    let mut host = host();
+    assert_completed(&host.bash("git init -q ."));
+    let script =
+        "git config core.fsmonitor evil; git config user.email a@b; echo ../evil > .git/commondir; echo done";
+    let call = start_run(&mut host, &["sh", "-c", script], None);
+    let ran = collect(&mut host, call);
+    assert_completed(&ran.result);
+    assert_eq!(ran.out, b"done\n");
+    let notes = &ran.result.notes;
+    assert!(notes.iter().any(|note| note.contains("put back core.fsmonitor")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("removed .git/commondir")), "{notes:?}");
+    let config = std::fs::read_to_string(host.work().join(".git/config")).unwrap();
+    assert!(!config.contains("fsmonitor") && config.contains("a@b"), "{config}");
+    assert!(!host.work().join(".git/commondir").exists());
+}
+
+#[test]
 fn files_tools_work_at_the_lower_levels() {
     for arguments in [&["--without-namespaces"][..], &["--no-sandbox", "--no-sandbox"]] {
         let start = arguments.iter().fold(Start::plain(), |start, argument| start.with(argument));
