@@ -532,6 +532,29 @@ fn git_keys_are_put_back_after_commands_and_file_tools() {
 }
 
 #[test]
+fn a_confined_worker_can_put_back_what_names_a_repository() {
+    let (_place, workspace) = place();
+    let top = workspace.join(".git");
+    std::fs::create_dir(&top).unwrap();
+    let mut worker = Worker::confined(&workspace);
+    assert_eq!(worker.ask(FilesWork::GitCheckpoint), FilesResult::Done);
+    std::fs::write(top.join("commondir"), "../evil").unwrap();
+    let FilesResult::Notes(notes) = worker.ask(FilesWork::GitRestore) else { panic!() };
+    assert!(notes.len() == 1 && notes[0].starts_with("removed .git/commondir"), "{notes:?}");
+    assert!(!top.join("commondir").exists());
+
+    std::fs::remove_dir(&top).unwrap();
+    std::fs::write(&top, "gitdir: ../main\n").unwrap();
+    assert_eq!(worker.ask(FilesWork::GitCheckpoint), FilesResult::Done);
+    std::fs::remove_file(&top).unwrap();
+    symlink("evil", &top).unwrap();
+    let FilesResult::Notes(notes) = worker.ask(FilesWork::GitRestore) else { panic!() };
+    assert!(notes.len() == 1 && notes[0].starts_with("put back .git"), "{notes:?}");
+    assert!(!top.is_symlink());
+    assert_eq!(std::fs::read_to_string(&top).unwrap(), "gitdir: ../main\n");
+}
+
+#[test]
 fn guarded_names_are_told_on_the_command_line() {
     let (_place, workspace) = place();
     std::fs::create_dir(workspace.join(".vscode")).unwrap();

@@ -267,6 +267,53 @@ fn dangerous_git_keys_are_put_back_and_reported() {
 }
 
 #[test]
+fn runs_are_guarded_as_calls_are() {
+    let mut host = host();
+    assert_completed(&host.bash("git init -q ."));
+    let script =
+        "git config core.fsmonitor evil; git config user.email a@b; echo ../evil > .git/commondir; echo done";
+    let call = start_run(&mut host, &["sh", "-c", script], None);
+    let ran = collect(&mut host, call);
+    assert_completed(&ran.result);
+    assert_eq!(ran.out, b"done\n");
+    let notes = &ran.result.notes;
+    assert!(notes.iter().any(|note| note.contains("put back core.fsmonitor")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("removed .git/commondir")), "{notes:?}");
+    let config = std::fs::read_to_string(host.work().join(".git/config")).unwrap();
+    assert!(!config.contains("fsmonitor") && config.contains("a@b"), "{config}");
+    assert!(!host.work().join(".git/commondir").exists());
+}
+
+#[test]
+fn worktrees_and_submodules_made_by_calls_go_on_working() {
+    let mut host = host();
+    let result = host.bash(
+        "set -e; git init -q lib; cd lib; git config user.name me; git config user.email a@b
+         git commit -q --allow-empty -m lib; cd ..; git init -q .; git config user.name me
+         git config user.email a@b; git commit -q --allow-empty -m one",
+    );
+    assert_completed(&result);
+    let result = host.bash(
+        "set -e; git worktree add -q wt; git -c protocol.file.allow=always submodule --quiet add ./lib sub 2>&1",
+    );
+    assert_completed(&result);
+    assert_eq!(
+        result.notes,
+        ["created_executable_config: core.worktree in .git/modules/sub/config"],
+        "{result:?}"
+    );
+    let result =
+        host.bash("git -C wt log --format=%s && git -C sub log --format=%s && git submodule status -q");
+    assert_completed(&result);
+    assert!(result.notes.is_empty() && text(&result).starts_with("one\nlib\n"), "{result:?}");
+    let result = host.bash("git -C sub config core.fsmonitor evil; git worktree remove wt");
+    assert_eq!(
+        result.notes,
+        ["put back core.fsmonitor in .git/modules/sub/config: git would run it on the host"]
+    );
+}
+
+#[test]
 fn files_tools_work_at_the_lower_levels() {
     for arguments in [&["--without-namespaces"][..], &["--no-sandbox", "--no-sandbox"]] {
         let start = arguments.iter().fold(Start::plain(), |start, argument| start.with(argument));

@@ -142,6 +142,44 @@ fn guarded_names_are_read_only_and_cannot_be_moved_away() {
 }
 
 #[test]
+fn a_repository_without_hooks_cannot_be_moved_away_and_git_works_in_it() {
+    let workspace = tempfile::tempdir().unwrap();
+    fs::create_dir(workspace.path().join(".git")).unwrap();
+    let mut wall = Wall::at(workspace, |_| {});
+    full(&wall);
+    let ran = wall.bash(
+        "mv .git moved 2>/dev/null && echo moved
+         rmdir .git 2>/dev/null && echo removed
+         set -e
+         git init -q . && git config user.name me && git config user.email a@b
+         git remote add origin https://example.invalid/x
+         echo x > x && git add x && git commit -qm one && git branch other && git checkout -q other
+         git gc -q && git log --format=%s && git config user.name",
+    );
+    assert_eq!(ran.ok(), "one\nme", "{ran:?}");
+    let ran = wall
+        .bash("mv .git moved 2>/dev/null && echo moved; git commit -q --amend -m two && git log --format=%s");
+    assert_eq!(ran.ok(), "two", "{ran:?}");
+}
+
+#[test]
+fn a_file_that_names_the_repository_is_read_only() {
+    let workspace = tempfile::tempdir().unwrap();
+    fs::write(workspace.path().join(".git"), "gitdir: repo\n").unwrap();
+    let mut wall = Wall::at(workspace, |_| {});
+    full(&wall);
+    let ran = wall.bash(
+        "exec 2>/dev/null
+         echo gitdir: evil > .git && echo wrote
+         mv .git moved && echo moved
+         rm -f .git && echo removed
+         ln -sfn evil .git && echo linked
+         cat .git",
+    );
+    assert_eq!(ran.ok(), "gitdir: repo", "{ran:?}");
+}
+
+#[test]
 fn more_paths_are_readable_and_writable_as_configured() {
     let read = tempfile::tempdir().unwrap();
     let write = tempfile::tempdir_in("/var/tmp").unwrap();

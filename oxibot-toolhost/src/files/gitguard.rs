@@ -2,53 +2,29 @@
 //! program on the host.
 //!
 //! A program may change `.git/config` freely but for those keys; a repository that a call makes itself is left alone
-//! and reported. Only the repository at the top of the workspace is looked at.
+//! and reported. Only the repository at the top of the workspace is looked at, with its submodules and worktrees. The
+//! worker may neither make symbolic links nor rename directories: what would need that is reported, not put back.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::fault::Fault;
 use super::gitconfig::{self, Entry};
-use super::read::read_at;
+use super::gitfiles::{COMMON, Config, Plain, Repository, look_at};
 use super::text;
-use super::workspace::{Kind, Workspace, kind, look, open_name};
+use super::workspace::{Workspace, look, open_name};
 use super::write::{replace, target_in};
 
-/// Files of `.git` that hold configuration. The second counts when `extensions.worktreeConfig` is set.
-const FILES: [&str; 2] = ["config", "config.worktree"];
 /// Notes of one call.
 const MAX_NOTES: usize = 20;
-/// Hooks looked at.
-const MAX_HOOKS: usize = 200;
-
-#[derive(Debug)]
-enum Config {
-    Absent,
-    /// Not a plain file, too large, or not what git reads.
-    Odd,
-    Read {
-        bytes: Vec<u8>,
-        dangerous: Vec<Entry>,
-    },
-}
-
-#[derive(Debug)]
-enum Repository {
-    Absent,
-    /// `.git` is a file or a link: the repository is elsewhere.
-    Elsewhere,
-    Here {
-        files: Vec<Config>,
-        hooks: BTreeSet<String>,
-    },
-}
+/// What `git worktree add` writes into the `commondir` of a linked worktree.
+const USUAL_COMMON: &[u8] = b"../..";
 
 /// What was recorded. Calls may overlap: the first checkpoint of an overlapping group counts.
 #[derive(Debug, Default)]
@@ -61,7 +37,7 @@ impl GitGuard {
     /// Records the state before a call.
     pub(super) fn checkpoint(&mut self, workspace: &Workspace) {
         if self.before.is_none() {
-            self.before = Some(look_at(workspace).0);
+            self.before = Some(look_at(workspace, None).0);
         }
         self.open = self.open.saturating_add(1);
     }
@@ -69,52 +45,193 @@ impl GitGuard {
     /// Compares, puts back, and says what was done.
     pub(super) fn restore(&mut self, workspace: &Workspace) -> Vec<String> {
         let Some(before) = self.before.take() else { return Vec::new() };
-        let (now, directory) = look_at(workspace);
+        let (now, directory) = look_at(workspace, Some(&before));
         let mut notes = Vec::new();
-        compare(&before, &now, directory.as_ref(), &mut notes);
+        compare(&before, &now, workspace, directory.as_ref(), &mut notes);
         notes.truncate(MAX_NOTES);
         self.open = self.open.saturating_sub(1);
         if self.open > 0 {
             // What was created has been reported; what was changed has been put back.
-            self.before = Some(if notes.is_empty() { before } else { look_at(workspace).0 });
+            self.before = Some(if notes.is_empty() { before } else { look_at(workspace, None).0 });
         }
         notes
     }
 }
 
-fn compare(before: &Repository, now: &Repository, directory: Option<&OwnedFd>, notes: &mut Vec<String>) {
+fn compare(
+    before: &Repository,
+    now: &Repository,
+    workspace: &Workspace,
+    directory: Option<&OwnedFd>,
+    notes: &mut Vec<String>,
+) {
     match (before, now) {
-        (_, Repository::Absent) | (Repository::Elsewhere, Repository::Elsewhere) => {}
-        (Repository::Absent | Repository::Here { .. }, Repository::Elsewhere) => {
-            notes.push("created_executable_config: .git now names a repository elsewhere".into());
-        }
-        (Repository::Absent | Repository::Elsewhere, Repository::Here { files, hooks }) => {
-            for (file, config) in FILES.iter().zip(files) {
-                match config {
-                    Config::Absent => {}
-                    Config::Odd => {
-                        notes.push(format!("created_executable_config: .git/{file} cannot be understood"));
-                    }
-                    Config::Read { dangerous, .. } => {
-                        notes.extend(dangerous.iter().map(|entry| {
-                            format!("created_executable_config: {} in .git/{file}", entry.name())
-                        }))
-                    }
+        (
+            Repository::Here { files: old, plain: old_plain, hooks: old_hooks },
+            Repository::Here { files, plain, hooks },
+        ) => {
+            for (file, new) in files {
+                match old.get(file) {
+                    Some(old) => put_back(file, old, new, directory, notes),
+                    // A submodule or worktree of the call's own making.
+                    None => note_created(file, new, notes),
                 }
+            }
+            for (file, new) in plain {
+                match old_plain.get(file) {
+                    Some(old) => put_back_plain(file, old, new, directory, notes),
+                    None => note_created_plain(file, new, notes),
+                }
+            }
+            note_hooks(old_hooks, hooks, notes);
+        }
+        (Repository::Absent | Repository::Odd, Repository::Here { files, plain, hooks }) => {
+            for (file, config) in files {
+                note_created(file, config, notes);
+            }
+            for (file, content) in plain {
+                note_created_plain(file, content, notes);
             }
             note_hooks(&BTreeSet::new(), hooks, notes);
         }
-        (Repository::Here { files: old, hooks: old_hooks }, Repository::Here { files, hooks }) => {
-            for ((file, old), new) in FILES.iter().zip(old).zip(files) {
-                put_back(file, old, new, directory, notes);
-            }
-            note_hooks(old_hooks, hooks, notes);
+        (Repository::Absent | Repository::Odd | Repository::Here { .. }, Repository::Absent) => {}
+        (Repository::Odd, Repository::Odd) => {}
+        (
+            Repository::Absent | Repository::Odd,
+            Repository::File(_) | Repository::Link(_) | Repository::Odd,
+        ) => {
+            notes.push("created_executable_config: .git now names a repository elsewhere".into());
+        }
+        (Repository::Here { .. }, Repository::File(_) | Repository::Link(_) | Repository::Odd) => {
+            notes.push(format!(
+                "could not put back .git: it was a directory and is {} now; git would use another repository on the \
+                 host. Do not run git here before you have looked at it",
+                now.what()
+            ));
+        }
+        (Repository::File(_) | Repository::Link(_), _) if before == now => {}
+        (Repository::File(bytes), _) => put_back_top(bytes, before, now, workspace, notes),
+        (Repository::Link(target), _) => {
+            // To git a file that names the directory is the same as a link to it.
+            let mut bytes = b"gitdir: ".to_vec();
+            bytes.extend_from_slice(target);
+            bytes.push(b'\n');
+            put_back_top(&bytes, before, now, workspace, notes);
+        }
+    }
+}
+
+/// Puts the file `.git` back.
+fn put_back_top(
+    bytes: &[u8],
+    before: &Repository,
+    now: &Repository,
+    workspace: &Workspace,
+    notes: &mut Vec<String>,
+) {
+    let written = match now {
+        // A directory would have to be removed or renamed.
+        Repository::Here { .. } => Err(Fault::errno("write", ".git", Errno::EISDIR)),
+        Repository::Absent | Repository::File(_) | Repository::Link(_) | Repository::Odd => workspace
+            .handle()
+            .try_clone_to_owned()
+            .map_err(|error| Fault::io("write", ".git", &error))
+            .and_then(|fd| replace(&target_in(fd, ".git", ".git"), bytes)),
+    };
+    let shown = text::name(bytes.trim_ascii());
+    let (was, shown) = (before.what(), text::cut(&shown, 200));
+    notes.push(match written {
+        Ok(_) => format!("put back .git ({shown}): it was {was}, and git would use another repository on the host"),
+        Err(_) => format!(
+            "could not put back .git: it was {was} ({shown}) and is {} now; git would use another repository on the \
+             host. Do not run git here before you have looked at it",
+            now.what()
+        ),
+    });
+}
+
+fn note_created(file: &str, config: &Config, notes: &mut Vec<String>) {
+    match config {
+        Config::Absent => {}
+        Config::Odd => {
+            notes.push(format!("created_executable_config: .git/{} cannot be understood", shown(file)));
+        }
+        Config::Read { dangerous, .. } => notes.extend(
+            dangerous
+                .iter()
+                .map(|entry| format!("created_executable_config: {} in .git/{}", entry.name(), shown(file))),
+        ),
+    }
+}
+
+fn note_created_plain(file: &str, content: &Plain, notes: &mut Vec<String>) {
+    match content {
+        Plain::Absent => {}
+        Plain::Read(bytes) if file != COMMON && bytes.trim_ascii() == USUAL_COMMON => {}
+        Plain::Read(_) | Plain::Odd => {
+            notes.push(format!("created_executable_config: .git/{} names other configuration", shown(file)));
         }
     }
 }
 
 fn note_hooks(before: &BTreeSet<String>, now: &BTreeSet<String>, notes: &mut Vec<String>) {
     notes.extend(now.difference(before).map(|hook| format!("created_executable_config: .git/hooks/{hook}")));
+}
+
+/// A path below `.git`, safe to show.
+fn shown(file: &str) -> String {
+    let name = text::name(file.as_bytes());
+    text::cut(&name, 200).to_owned()
+}
+
+/// The directory of a file below `.git`, and its name there. `None` when the directory is gone, and the file with it.
+fn parent<'a>(
+    directory: Option<&OwnedFd>,
+    file: &'a str,
+    shown: &str,
+) -> Result<Option<(OwnedFd, &'a str)>, Fault> {
+    let fd = directory.ok_or_else(|| Fault::errno("write", shown, Errno::ENOENT))?;
+    let Some((above, name)) = file.rsplit_once('/') else {
+        return Ok(Some((fd.try_clone().map_err(|error| Fault::io("write", shown, &error))?, file)));
+    };
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    match open_name(fd.as_fd(), Path::new(above), flags, Mode::empty()) {
+        Ok(fd) => Ok(Some((fd, name))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(Fault::errno("write", shown, errno)),
+    }
+}
+
+/// As [`put_back`], for a file that is one path: `commondir` makes git read the configuration of that directory.
+fn put_back_plain(
+    file: &str,
+    old: &Plain,
+    new: &Plain,
+    directory: Option<&OwnedFd>,
+    notes: &mut Vec<String>,
+) {
+    if old == new {
+        return;
+    }
+    let shown = format!(".git/{}", shown(file));
+    let done = match (parent(directory, file, &shown), old) {
+        (Ok(None), _) => return,
+        // It was not understood before the call either, but it is another one or gone.
+        (Ok(Some(_)), Plain::Odd) => Err(Fault::errno("write", &shown, Errno::EINVAL)),
+        (Ok(Some((fd, name))), Plain::Read(bytes)) => replace(&target_in(fd, name, &shown), bytes).map(drop),
+        (Ok(Some((fd, name))), Plain::Absent) => match unlinkat(&fd, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => Ok(()),
+            Err(_) if look(fd.as_fd(), Path::new(name)) == Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(Fault::errno("remove", &shown, errno)),
+        },
+        (Err(fault), _) => Err(fault),
+    };
+    let verb = match (done.is_ok(), old) {
+        (true, Plain::Absent) => "removed",
+        (true, Plain::Read(_) | Plain::Odd) => "put back",
+        (false, _) => "could not put back",
+    };
+    notes.push(format!("{verb} {shown}: git would read configuration from elsewhere on the host"));
 }
 
 fn put_back(file: &str, old: &Config, new: &Config, directory: Option<&OwnedFd>, notes: &mut Vec<String>) {
@@ -125,7 +242,7 @@ fn put_back(file: &str, old: &Config, new: &Config, directory: Option<&OwnedFd>,
         Config::Odd => return,
         Config::Read { bytes, dangerous } => (dangerous, Some(bytes)),
     };
-    let shown = format!(".git/{file}");
+    let shown = format!(".git/{}", shown(file));
     let (content, names) = match (new, whole) {
         (Config::Absent, _) if wanted.is_empty() => return,
         (Config::Absent, _) => {
@@ -142,67 +259,21 @@ fn put_back(file: &str, old: &Config, new: &Config, directory: Option<&OwnedFd>,
             return;
         }
     };
-    let written = directory
-        .ok_or_else(|| Fault::errno("write", &shown, Errno::ENOENT))
-        .and_then(|fd| fd.try_clone().map_err(|error| Fault::io("write", &shown, &error)))
-        .and_then(|fd| replace(&target_in(fd, file, &shown), &content));
+    let written = match parent(directory, file, &shown) {
+        // A submodule or worktree was removed as a whole.
+        Ok(None) => return,
+        Ok(Some((fd, name))) => replace(&target_in(fd, name, &shown), &content),
+        Err(fault) => Err(fault),
+    };
     let verb = if written.is_ok() { "put back" } else { "could not put back" };
     // A set, because an altered key is found twice: as it was and as it is.
     let names: BTreeSet<String> = names;
     notes.extend(names.iter().map(|name| format!("{verb} {name} in {shown}: git would run it on the host")));
 }
 
-fn look_at(workspace: &Workspace) -> (Repository, Option<OwnedFd>) {
-    let path = Path::new(".git");
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-    let directory = match open_name(workspace.handle(), path, flags, Mode::empty()) {
-        Ok(directory) => directory,
-        Err(_) if look(workspace.handle(), path).is_ok() => return (Repository::Elsewhere, None),
-        Err(_) => return (Repository::Absent, None),
-    };
-    let files = FILES.iter().map(|file| read_config(&directory, file)).collect();
-    let hooks = hooks(&directory);
-    (Repository::Here { files, hooks }, Some(directory))
-}
-
-fn read_config(directory: &OwnedFd, file: &str) -> Config {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let fd = match open_name(directory.as_fd(), Path::new(file), flags, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::ENOENT) => return Config::Absent,
-        Err(_) => return Config::Odd,
-    };
-    if fstat(&fd).map(|stat| kind(&stat)) != Ok(Kind::File) {
-        return Config::Odd;
-    }
-    let Ok(bytes) = read_at(&File::from(fd), 0, gitconfig::MAX_FILE.saturating_add(1)) else {
-        return Config::Odd;
-    };
-    match gitconfig::dangerous(&bytes) {
-        Ok(dangerous) => Config::Read { bytes, dangerous },
-        Err(_) => Config::Odd,
-    }
-}
-
-/// Names of hooks git would run.
-fn hooks(directory: &OwnedFd) -> BTreeSet<String> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-    let opened = open_name(directory.as_fd(), Path::new("hooks"), flags, Mode::empty());
-    let Some(mut hooks) = opened.ok().and_then(|fd| Dir::from_fd(fd).ok()) else {
-        return BTreeSet::new();
-    };
-    hooks
-        .iter()
-        .take(MAX_HOOKS)
-        .filter_map(Result::ok)
-        .map(|entry| entry.file_name().to_bytes().to_vec())
-        .filter(|name| name != b"." && name != b".." && !name.ends_with(b".sample"))
-        .map(|name| text::name(&name))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -318,5 +389,151 @@ mod tests {
         assert_eq!(guard.restore(&repo.1).len(), 1);
         assert!(!repo.read().contains("fsmonitor"));
         assert!(guard.restore(&repo.1).is_empty(), "nothing recorded, nothing done");
+    }
+
+    fn put(repo: &Repo, name: &str, content: &str) {
+        let path = repo.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn get(repo: &Repo, name: &str) -> Option<String> {
+        std::fs::read_to_string(repo.0.path().join(name)).ok()
+    }
+
+    #[test]
+    fn commondir_is_put_back_or_removed() {
+        let repo = Repo::with(PLAIN);
+        let notes = repo.after(|repo| put(repo, ".git/commondir", "../evil\n"));
+        assert!(notes.len() == 1 && notes[0].starts_with("removed .git/commondir"), "{notes:?}");
+        assert_eq!(get(&repo, ".git/commondir"), None);
+        let notes = repo.after(|repo| symlink("../evil", repo.0.path().join(".git/commondir")).unwrap());
+        assert!(notes.len() == 1 && !repo.0.path().join(".git/commondir").is_symlink(), "{notes:?}");
+        let notes = repo.after(|repo| std::fs::create_dir(repo.0.path().join(".git/commondir")).unwrap());
+        assert!(notes.len() == 1 && notes[0].starts_with("could not put back"), "{notes:?}");
+        std::fs::remove_dir(repo.0.path().join(".git/commondir")).unwrap();
+
+        put(&repo, ".git/commondir", "../main\n");
+        for content in [Some("../evil\n"), None] {
+            let notes = repo.after(|repo| match content {
+                Some(content) => put(repo, ".git/commondir", content),
+                None => std::fs::remove_file(repo.0.path().join(".git/commondir")).unwrap(),
+            });
+            assert!(notes.len() == 1 && notes[0].starts_with("put back .git/commondir"), "{notes:?}");
+            assert_eq!(get(&repo, ".git/commondir").unwrap(), "../main\n");
+        }
+    }
+
+    #[test]
+    fn submodules_and_worktrees_are_compared_too() {
+        let repo = Repo::with(PLAIN);
+        for name in ["modules/a", "modules/b/c", "modules/a/modules/d"] {
+            put(&repo, &format!(".git/{name}/config"), PLAIN);
+            put(&repo, &format!(".git/{name}/HEAD"), "ref: refs/heads/main\n");
+        }
+        put(&repo, ".git/worktrees/w/commondir", "../..\n");
+        let evil = format!("{PLAIN}\tfsmonitor = evil\n[user]\n\tname = me\n");
+        let files = [
+            "config.worktree",
+            "modules/a/config",
+            "modules/a/config.worktree",
+            "modules/b/c/config",
+            "modules/a/modules/d/config",
+            "worktrees/w/config.worktree",
+        ];
+        let notes = repo.after(|repo| {
+            for file in files {
+                put(repo, &format!(".git/{file}"), &evil);
+            }
+            put(repo, ".git/worktrees/w/commondir", "../../../evil\n");
+            put(repo, ".git/modules/a/commondir", "../../../evil\n");
+        });
+        for file in files {
+            let line = format!("put back core.fsmonitor in .git/{file}: git would run it on the host");
+            assert!(notes.contains(&line), "{file} {notes:?}");
+            let config = get(&repo, &format!(".git/{file}")).unwrap();
+            assert!(config.contains("name = me") && !config.contains("evil"), "{config}");
+        }
+        assert_eq!(get(&repo, ".git/worktrees/w/commondir").unwrap(), "../..\n");
+        assert_eq!(get(&repo, ".git/modules/a/commondir"), None);
+
+        let notes = repo.after(|repo| {
+            std::fs::remove_dir_all(repo.0.path().join(".git/modules/a")).unwrap();
+            put(repo, ".git/worktrees/new/commondir", "../..\n");
+            put(repo, ".git/modules/new/config", "[core]\n\tworktree = ../../../new\n");
+        });
+        assert_eq!(notes, ["created_executable_config: core.worktree in .git/modules/new/config"]);
+        assert!(
+            get(&repo, ".git/modules/new/config").unwrap().contains("worktree"),
+            "submodules can be added"
+        );
+    }
+
+    #[test]
+    fn what_a_call_adds_does_not_hide_what_was_recorded() {
+        let repo = Repo::with(PLAIN);
+        put(&repo, ".git/modules/z/config", PLAIN);
+        let notes = repo.after(|repo| {
+            for number in 0..1000 {
+                put(repo, &format!(".git/modules/a{number}/config"), "");
+            }
+            put(repo, ".git/modules/z/config", "[core]\n\tfsmonitor = evil\n\tpager = less\n");
+        });
+        assert!(notes.iter().any(|note| note.contains("put back core.fsmonitor")), "{notes:?}");
+    }
+
+    #[test]
+    fn files_and_links_in_place_of_the_directory_are_put_back() {
+        let top = |repo: &Repo| repo.0.path().join(".git");
+        let repo = Repo::new();
+        put(&repo, ".git", "gitdir: ../main/.git/worktrees/w\n");
+        assert!(repo.after(|_| {}).is_empty());
+        let changes: [&dyn Fn(&Repo); 3] = [
+            &|repo| put(repo, ".git", "gitdir: evil\n"),
+            &|repo| std::fs::remove_file(top(repo)).unwrap(),
+            &|repo| {
+                std::fs::remove_file(top(repo)).unwrap();
+                symlink("evil", top(repo)).unwrap();
+            },
+        ];
+        for change in changes {
+            let notes = repo.after(change);
+            assert!(notes.len() == 1 && notes[0].starts_with("put back .git (gitdir: ../main"), "{notes:?}");
+            assert!(!top(&repo).is_symlink());
+            assert_eq!(get(&repo, ".git").unwrap(), "gitdir: ../main/.git/worktrees/w\n");
+        }
+        let notes = repo.after(|repo| {
+            std::fs::remove_file(top(repo)).unwrap();
+            std::fs::create_dir(top(repo)).unwrap();
+        });
+        assert!(notes.len() == 1 && notes[0].starts_with("could not put back .git"), "{notes:?}");
+
+        let repo = Repo::new();
+        symlink("../real", top(&repo)).unwrap();
+        assert!(repo.after(|_| {}).is_empty());
+        let notes = repo.after(|repo| {
+            std::fs::remove_file(top(repo)).unwrap();
+            symlink("evil", top(repo)).unwrap();
+        });
+        assert!(notes.len() == 1 && notes[0].starts_with("put back .git"), "{notes:?}");
+        assert_eq!(get(&repo, ".git").unwrap(), "gitdir: ../real\n");
+    }
+
+    #[test]
+    fn a_directory_replaced_is_reported_clearly() {
+        for link in [false, true] {
+            let repo = Repo::with(PLAIN);
+            let notes = repo.after(|repo| {
+                let top = repo.0.path().join(".git");
+                std::fs::rename(&top, repo.0.path().join("moved")).unwrap();
+                if link {
+                    symlink("moved", top).unwrap()
+                } else {
+                    std::fs::write(top, "gitdir: moved").unwrap()
+                }
+            });
+            assert!(notes.len() == 1 && notes[0].starts_with("could not put back .git"), "{notes:?}");
+            assert!(notes[0].contains(if link { "a symbolic link now" } else { "a file now" }), "{notes:?}");
+        }
     }
 }

@@ -14,6 +14,7 @@ mod confine;
 mod edit;
 mod fault;
 mod gitconfig;
+mod gitfiles;
 mod gitguard;
 mod gitignore;
 mod read;

@@ -82,17 +82,17 @@ impl Plan {
     ) -> Process {
         let private = if level == Level::Full { PrivateProcesses::Yes } else { PrivateProcesses::No };
         let life = Life::new(deadline, private, self.job.limits);
-        let (streams, guard) = match self.shape {
+        let streams = match self.shape {
             Shape::Tool => {
                 let spill = Spill::new(call_id.to_owned(), now);
-                (Streams::Together { pipe: None, collector: Collector::default(), spill }, Guard::Recording)
+                Streams::Together { pipe: None, collector: Collector::default(), spill }
             }
             Shape::Run => {
                 let input = std::mem::take(&mut self.input);
-                (Streams::Apart { out: None, err: None, input, unanswered: 0, total: 0 }, Guard::Off)
+                Streams::Apart { out: None, err: None, input, unanswered: 0, total: 0 }
             }
         };
-        Process::new(self.job.clone(), life, streams, guard)
+        Process::new(self.job.clone(), life, streams, Guard::Recording)
     }
 }
 

@@ -132,7 +132,13 @@ impl Broker {
             };
             match &process.guard {
                 Guard::Compared(changes) => notes.extend(changes.iter().cloned()),
-                Guard::Off | Guard::Recording | Guard::Armed | Guard::Comparing => {}
+                // Nothing ran before the record was made.
+                Guard::Recording => {}
+                Guard::Armed | Guard::Comparing => {
+                    notes.push(
+                        "the git configuration was not compared in time; it is put back later".to_owned(),
+                    );
+                }
             }
             if let Some(close) = close {
                 let number = self.key();

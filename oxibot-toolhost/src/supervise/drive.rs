@@ -193,13 +193,18 @@ impl Broker {
                         process.guard = match (&process.guard, result) {
                             (Guard::Recording, Some(FilesResult::Done)) => Guard::Armed,
                             (Guard::Comparing, Some(FilesResult::Notes(notes))) => Guard::Compared(notes),
-                            (Guard::Off | Guard::Recording | Guard::Armed | Guard::Comparing, _) => {
-                                Guard::Compared(vec![
-                                    "the git configuration could not be guarded during this call".to_owned(),
-                                ])
-                            }
+                            (Guard::Recording | Guard::Armed | Guard::Comparing, _) => Guard::Compared(vec![
+                                "the git configuration could not be guarded during this call".to_owned(),
+                            ]),
                             (Guard::Compared(notes), _) => Guard::Compared(notes.clone()),
                         };
+                    } else if result == Some(FilesResult::Done) {
+                        // Recorded for a call that is over already: a record left open would be compared with what
+                        // the user does later.
+                        let number = self.key();
+                        if let Some(place) = self.places.get_mut(index) {
+                            place.bulk.put(number, FilesWork::GitRestore, Owner::Nobody);
+                        }
                     }
                 }
                 Owner::Transfer(key) => {

@@ -92,11 +92,9 @@ pub(crate) enum Streams {
     Apart { out: Option<OwnedFd>, err: Option<OwnedFd>, input: Input, unanswered: usize, total: u64 },
 }
 
-/// The guard of git's configuration around a `bash` call.
+/// The guard of git's configuration around a program, of `bash` or of `sandbox run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Guard {
-    /// Not for this call, or given up.
-    Off,
     /// The worker is recording what is there.
     Recording,
     /// Recorded; to be compared after the call.
@@ -312,7 +310,7 @@ impl Process {
             Streams::Apart { out, err, .. } => out.is_none() && err.is_none(),
         };
         let guard = match self.guard {
-            Guard::Off | Guard::Recording | Guard::Compared(_) => true,
+            Guard::Recording | Guard::Compared(_) => true,
             Guard::Armed | Guard::Comparing => false,
         };
         now >= by || (streams && guard)

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fstatat};
 
 use super::fault::{Step, fault};
 use super::grants::path_of;
@@ -82,6 +82,7 @@ fn loopback() -> Result<(), WallFault> {
 /// Makes the guarded names that exist read-only, their parents immovable. Absent names stay absent: a placeholder
 /// would change what `git status` and the user see.
 pub(super) fn guard(workspace: BorrowedFd<'_>, names: &[String]) -> Result<(), WallFault> {
+    pin_repository(workspace)?;
     for name in names {
         let name = Path::new(name.trim_matches('/'));
         if name.as_os_str().is_empty()
@@ -98,6 +99,25 @@ pub(super) fn guard(workspace: BorrowedFd<'_>, names: &[String]) -> Result<(), W
         bind_on_itself(workspace, name, libc::MOUNT_ATTR_RDONLY)?;
     }
     Ok(())
+}
+
+/// Makes `.git` immovable whatever is in it: who could rename it away and make another one would choose the repository
+/// that git uses on the host. Its content stays writable. A file that names the repository is read-only; a symbolic
+/// link cannot be mounted over, and is compared after the call.
+fn pin_repository(workspace: BorrowedFd<'_>) -> Result<(), WallFault> {
+    let name = Path::new(".git");
+    let format = match fstatat(workspace, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT,
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(errno) => return Err(errno).step_on("look for", name.display()),
+    };
+    if format == SFlag::S_IFDIR {
+        bind_on_itself(workspace, name, 0)
+    } else if format == SFlag::S_IFREG {
+        bind_on_itself(workspace, name, libc::MOUNT_ATTR_RDONLY)
+    } else {
+        Ok(())
+    }
 }
 
 fn bind_on_itself(workspace: BorrowedFd<'_>, name: &Path, attributes: u64) -> Result<(), WallFault> {
