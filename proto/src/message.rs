@@ -586,4 +586,11 @@ pub enum CloseReason {
     Overload,
     /// The toolhost ends.
     ShuttingDown,
+    /// The toolhost cannot serve: said instead of a hello.
+    CannotStart {
+        /// Why, and what to do.
+        reason: String,
+        /// The configuration, or what it asks for, is the cause.
+        configuration: bool,
+    },
 }

@@ -90,7 +90,11 @@ impl Peer {
     /// # Panics
     /// When the toolhost closed the socket.
     pub fn send(&mut self, message: &ToToolhost) {
-        self.stream.write_all(&frame(message).expect("message fits")).expect("toolhost reads");
+        match self.stream.write_all(&frame(message).expect("message fits")) {
+            // It ended already: what it said before is still to be read.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => panic!("toolhost reads: {error}"),
+            Ok(()) | Err(_) => {}
+        }
     }
 
     /// Sends bytes that need not be a message; errors are ignored, because the toolhost may have had enough.

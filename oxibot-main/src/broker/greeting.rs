@@ -46,7 +46,11 @@ pub fn greet_within(mut stream: UnixStream, patience: Duration) -> Result<Greete
     stream.set_write_timeout(Some(patience)).map_err(failed)?;
     let hello =
         MainHello { magic: MAGIC, version: PROTOCOL_VERSION, build: env!("CARGO_PKG_VERSION").to_owned() };
-    stream.write_all(&codec::frame(&ToToolhost::Hello(hello))?).map_err(failed)?;
+    match stream.write_all(&codec::frame(&ToToolhost::Hello(hello))?) {
+        // It has ended already; what it said before that can still be read.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
 
     let mut decoder = Decoder::<ToMain>::new();
     let mut piece = vec![0_u8; PIECE];

@@ -270,5 +270,6 @@ fn bye(reason: &CloseReason) -> String {
         }
         CloseReason::Overload => "too much work was queued".into(),
         CloseReason::ShuttingDown => "it is shutting down".into(),
+        CloseReason::CannotStart { reason, configuration: _ } => crate::render::neutral::text(reason),
     }
 }

@@ -4,7 +4,7 @@
 //! which the inner one may not: it has shut itself out of everything but its state. The inner one is a command like any
 //! other: toolhost first, then confinement, then the conversation.
 
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn outer(global: &Global) -> Exit {
         }
     };
     let mut command = Command::new("/proc/self/exe");
-    command.arg("--home").arg(decoys.home()).arg("demo").arg("--decoys").arg(&decoys.outside);
+    command.arg0("oxibot").arg("--home").arg(decoys.home()).arg("demo").arg("--decoys").arg(&decoys.outside);
     if global.plain {
         command.arg("--plain");
     }

@@ -74,6 +74,16 @@ impl From<ConfineError> for Fault {
     }
 }
 
+impl Fault {
+    /// The toolhost refused to start and said why.
+    pub(super) fn refused(reason: &str, configuration: bool) -> Self {
+        let exit = if configuration { Exit::Configuration } else { Exit::Internal };
+        let message = format!("the toolhost {}", crate::render::neutral::text(reason));
+        Self::new(exit, "toolhost", message)
+            .with_hint("`oxibot doctor` and `oxibot sandbox status` show what this machine gives")
+    }
+}
+
 impl From<BrokerError> for Fault {
     fn from(error: BrokerError) -> Self {
         Self::new(Exit::Internal, "toolhost", error.to_string()).with_hint("see `oxibot doctor`")

@@ -55,6 +55,8 @@ pub fn run() -> ExitCode {
         terminal::complain(&error.to_string());
         return Exit::Internal.into();
     }
+    // Started again by descriptor, the kernel would name it after that.
+    let _ = nix::sys::prctl::set_name(c"oxibot");
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain(&error).into(),

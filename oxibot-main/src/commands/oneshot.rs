@@ -6,6 +6,8 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use oxibot_proto::message::CloseReason;
+
 use crate::broker::{self, Broker, BrokerError, Greeted};
 use crate::cli::Global;
 use crate::config::{Environment, Loaded, Paths};
@@ -139,6 +141,13 @@ pub(super) fn greet(socket: UnixStream) -> Result<Greeted, Refusal> {
 impl Refusal {
     fn explain(self, global: &Global, toolhost: Toolhost) -> Fault {
         let status = toolhost.finish().ok().and_then(|status| status.code());
+        if let BrokerError::Bye(CloseReason::CannotStart { reason, configuration }) = &self.0 {
+            return match fault::load_quietly(global) {
+                // Main names the place as well.
+                Err(error) if *configuration => Fault::from(error),
+                Ok(_) | Err(_) => Fault::refused(reason, *configuration),
+            };
+        }
         let said = "the toolhost refused to start; it says why on standard error";
         match status {
             // It may be the configuration: then we can name the place.

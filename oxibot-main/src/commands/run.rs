@@ -216,6 +216,9 @@ fn end(result: &CallResult) -> Exit {
         let Violation { what, path, why, .. } = violation;
         terminal::complain(&neutral::line(&format!("refused by the sandbox: {what} {path}: {why}"), 512));
     }
+    for note in &result.notes {
+        terminal::complain(&neutral::line(note, 512));
+    }
     Exit::of_run(&result.outcome, result.exit_code, result.signal)
 }
 

@@ -26,8 +26,9 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            idle: Duration::from_secs(90),
-            total: Duration::from_secs(600),
+            idle: Duration::from_secs(60),
+            // Well below the time of a turn, so that it is the provider's error that is shown, and not the turn's.
+            total: Duration::from_secs(240),
             attempts: 4,
             first_wait: Duration::from_secs(1),
             longest_wait: Duration::from_secs(60),

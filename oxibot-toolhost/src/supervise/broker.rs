@@ -52,7 +52,6 @@ pub(crate) struct Fixed {
 /// Everything the supervisor holds.
 pub(crate) struct Broker {
     pub(crate) fixed: Fixed,
-    pub(crate) nursery: Nursery,
     pub(crate) places: Vec<Place>,
     pub(crate) links: BTreeMap<u64, Link>,
     pub(crate) calls: BTreeMap<u64, Call>,
@@ -69,6 +68,8 @@ pub(crate) struct Broker {
     link_ends: BTreeMap<u64, Instant>,
     next_key: u64,
     ending: bool,
+    /// Last, so that it is dropped last: it waits for its zygotes, and they for the ends of their sockets above.
+    pub(crate) nursery: Nursery,
 }
 
 /// The loop cannot go on.
@@ -114,7 +115,6 @@ impl Broker {
         let Parts { fixed, nursery, places, main, audit, stop, control, signals } = parts;
         let mut broker = Self {
             fixed,
-            nursery,
             places,
             links: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -129,6 +129,7 @@ impl Broker {
             link_ends: BTreeMap::new(),
             next_key: MAIN,
             ending: false,
+            nursery,
         };
         broker.open_link(main, Rights::All);
         broker

@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -11,7 +12,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::geteuid;
-use oxibot_proto::message::{Level, ProtectionState, Wall};
+use oxibot_proto::codec;
+use oxibot_proto::message::{CloseReason, Level, ProtectionState, ToMain, Wall};
 use oxibot_proto::settings::ToolhostSettings;
 
 use super::arguments::{self, ArgumentsError, Serve};
@@ -27,6 +29,9 @@ use super::{log, process};
 use crate::sys;
 use crate::wall::Nursery;
 use crate::wire::{Obtained, WallFault, Wanted};
+
+/// Exit status for a configuration that cannot be served.
+const CONFIGURATION: u8 = 78;
 
 /// Why the supervisor did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +71,7 @@ impl StartError {
             | Self::RootWithoutSandbox
             | Self::BelowRequired(_)
             | Self::Audit(_)
-            | Self::Prepare { .. } => 78,
+            | Self::Prepare { .. } => CONFIGURATION,
             Self::Wall(_) | Self::Unconfined(_) | Self::Fatal(_) => 70,
         }
     }
@@ -80,6 +85,25 @@ fn prepare<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> StartE
 pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<(), StartError> {
     let arguments = arguments::serve(arguments)?;
     let main = take_descriptors()?;
+    let broker = main.try_clone().map_err(prepare("keep main's socket")).and_then(|told| {
+        begin(arguments, main).inspect_err(|error| {
+            // Main says it where it is seen. It may be gone, or read nothing: then standard error has it all the same.
+            let reason = CloseReason::CannotStart {
+                reason: error.to_string(),
+                configuration: error.status() == CONFIGURATION,
+            };
+            if let Ok(bytes) = codec::frame(&ToMain::Bye(reason)) {
+                let _ = std::os::unix::net::UnixStream::from(told).write_all(&bytes);
+            }
+        })
+    })?;
+    broker.serve().map_err(StartError::from)
+}
+
+/// Everything before the first message.
+fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
+    // Started by descriptor, so the kernel has no better name than its number.
+    let _ = nix::sys::prctl::set_name(c"oxibot-toolhost");
     // Ctrl-C in main's terminal cancels a call; it must not end the broker. EPERM: already a session of its own.
     let _ = nix::unistd::setsid();
     let wanted = wanted(&arguments)?;
@@ -119,7 +143,7 @@ pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<(),
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
     let parts = Parts { fixed, nursery, places, main, audit, stop, control, signals };
-    Broker::new(parts).serve().map_err(StartError::from)
+    Ok(Broker::new(parts))
 }
 
 /// Main's socket, with nothing left but it and standard error.

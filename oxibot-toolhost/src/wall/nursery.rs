@@ -172,6 +172,9 @@ pub(super) fn sanitise() -> Result<OwnedFd, WallFault> {
     Ok(socket)
 }
 
+/// How often an ended zygote's cgroup is tried to be removed, every 2 ms. Prevents one that cannot be from holding us.
+const CGROUP_TRIES: u32 = 200;
+
 /// Entry point of the role `nursery`: fd 0 is the supervisor's socket.
 #[must_use]
 pub fn nursery_role() -> ExitCode {
@@ -186,6 +189,7 @@ fn nurse() -> Result<(), WallFault> {
     let socket = sanitise()?;
     nix::sys::prctl::set_name(c"oxibot-nursery").step("name the nursery")?;
     nix::sys::prctl::set_dumpable(false).step("make the nursery undumpable")?;
+    nix::sys::prctl::set_no_new_privs().step("set no_new_privs")?;
     // A Ctrl-C at the terminal is for main; and our process group must hold nobody but us.
     nix::unistd::setsid().step("start a session")?;
     // What a killed zygote without namespaces leaves comes here.
@@ -232,7 +236,14 @@ fn nurse() -> Result<(), WallFault> {
         std::thread::sleep(Duration::from_millis(2));
     }
     family::end(&[], ORPHAN_TIME);
-    cgroups.retain(|zygote| !cgroup::remove(*zygote));
+    // A killed process leaves its cgroup a moment after it is reaped.
+    for _ in 0..CGROUP_TRIES {
+        cgroups.retain(|zygote| !cgroup::remove(*zygote));
+        if cgroups.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
     Ok(())
 }
 

@@ -24,8 +24,15 @@ const NAMESPACES: [&str; 9] = [
 /// Given by every wall.
 const ALWAYS: [&str; 4] = ["landlock", "seccomp", "no-new-privs", "capabilities"];
 
-/// Describes the wall of a plan whose probe call was verified.
-pub(super) fn describe(plan: Plan, abi: u32, identity: &Identity, lowered: Option<&WallFault>) -> Obtained {
+/// Describes the wall of a plan whose probe call was verified. `counted`: the kernel counts the tasks of a call, also
+/// where it runs as the kernel's uid 0.
+pub(super) fn describe(
+    plan: Plan,
+    abi: u32,
+    identity: &Identity,
+    counted: bool,
+    lowered: Option<&WallFault>,
+) -> Obtained {
     let mut list = Vec::new();
     let mut put = |name: &str, state, detail: &str| {
         list.push(Protection { name: name.into(), state, detail: detail.into() });
@@ -58,11 +65,11 @@ pub(super) fn describe(plan: Plan, abi: u32, identity: &Identity, lowered: Optio
         Plan::Full | Plan::Bare => put("landlock-scopes", Active, ""),
         Plan::Off => put("landlock-scopes", Unavailable, &why),
     }
-    let uncounted =
-        "the kernel does not count processes of its uid 0; run as another user or with namespaces";
+    let uncounted = "the kernel does not count processes of its uid 0, and there is no pids cgroup to be had; run as another user, \
+         or with namespaces";
     match plan {
         Plan::Full => put("rlimits", Active, ""),
-        Plan::Bare | Plan::Off if identity.outside_uid == 0 => put("rlimits", Degraded, uncounted),
+        Plan::Bare | Plan::Off if !counted => put("rlimits", Degraded, uncounted),
         Plan::Bare | Plan::Off => put("rlimits", Active, ""),
     }
     match plan {
@@ -83,7 +90,7 @@ pub(super) fn describe(plan: Plan, abi: u32, identity: &Identity, lowered: Optio
     put("call-cgroup", Unavailable, "limits are counted for each process, not for a call as a whole");
     let level = match plan {
         Plan::Full => Level::Full,
-        Plan::Bare if abi >= SCOPES_ABI => Level::Kernel,
+        Plan::Bare if abi >= SCOPES_ABI && counted => Level::Kernel,
         Plan::Bare => Level::Reduced,
         Plan::Off => Level::Off,
     };
@@ -113,7 +120,7 @@ mod tests {
 
     #[test]
     fn full_lists_nothing_but_the_cgroup_as_missing() {
-        let obtained = describe(Plan::Full, 7, &USER, None);
+        let obtained = describe(Plan::Full, 7, &USER, true, None);
         assert_eq!(obtained.level, Level::Full);
         let missing: Vec<_> =
             obtained.protections.iter().filter(|p| p.state != ProtectionState::Active).collect();
@@ -122,14 +129,19 @@ mod tests {
 
     #[test]
     fn old_landlock_without_namespaces_is_reduced() {
-        assert_eq!(describe(Plan::Bare, 5, &USER, None).level, Level::Reduced);
-        assert_eq!(describe(Plan::Bare, 6, &USER, None).level, Level::Kernel);
+        assert_eq!(describe(Plan::Bare, 5, &USER, true, None).level, Level::Reduced);
+        assert_eq!(describe(Plan::Bare, 6, &USER, true, None).level, Level::Kernel);
+        assert_eq!(
+            describe(Plan::Bare, 6, &USER, false, None).level,
+            Level::Reduced,
+            "nobody counts its processes"
+        );
     }
 
     #[test]
     fn reason_of_the_lower_level_is_named_with_its_remedy() {
         let fault = super::super::fault::fault("id-map /w", "EINVAL");
-        let obtained = describe(Plan::Bare, 7, &USER, Some(&fault));
+        let obtained = describe(Plan::Bare, 7, &USER, true, Some(&fault));
         let detail = &obtained.protections.iter().find(|p| p.name == "mount-namespace").unwrap().detail;
         assert!(detail.contains("cannot id-map /w: EINVAL") && detail.contains("ext4"), "{detail}");
     }

@@ -108,6 +108,8 @@ fn live() -> Result<(), WallFault> {
 struct Zygote {
     ground: Ground,
     identity: Identity,
+    /// The kernel counts the tasks of calls.
+    counted: bool,
     /// Inits that have not been reaped. Only without namespaces.
     inits: Vec<BareInit>,
     /// Files workers, never swept.
@@ -145,22 +147,29 @@ impl Zygote {
         let host = identity::namespaces()?;
         let abi = sys::landlock_abi();
         let Foundation { identity, canary } = foundation::lay(order, abi)?;
-        match order.plan {
-            Plan::Full => sys::ignore_ended_children().step("ignore ended children")?,
+        let counted = match order.plan {
+            Plan::Full => {
+                sys::ignore_ended_children().step("ignore ended children")?;
+                true
+            }
             Plan::Bare | Plan::Off => {
                 nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
-                if nix::unistd::getuid().is_root() {
-                    // Where there is none, inits count; see `init::watch`.
-                    cgroup::enter(std::process::id());
-                }
+                // Where root gets no cgroup, inits count; see `init::watch`.
+                !nix::unistd::getuid().is_root() || cgroup::enter(std::process::id())
             }
-        }
+        };
         let ground = Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary };
-        Ok(Self { ground, identity, inits: Vec::new(), workers: Vec::new(), swept: 0 })
+        Ok(Self { ground, identity, counted, inits: Vec::new(), workers: Vec::new(), swept: 0 })
     }
 
     fn obtained(&self, order: &Order) -> Obtained {
-        protections::describe(self.ground.plan, self.ground.abi, &self.identity, order.lowered.as_ref())
+        protections::describe(
+            self.ground.plan,
+            self.ground.abi,
+            &self.identity,
+            self.counted,
+            order.lowered.as_ref(),
+        )
     }
 
     /// Runs a call whose payload is our own binary doing nothing: its verification is the proof of the level.

@@ -125,8 +125,14 @@ fn user_message(message: &Message) -> Option<Value> {
     if content.is_empty() {
         return None;
     }
-    // Plain text as a string: some local servers know nothing else.
-    let content = if has_image { Value::Array(content) } else { json!(message.joined_text()) };
+    // Plain text as a string: some local servers know nothing else. Parts stay apart: one may be the user's and the next
+    // a note of ours.
+    let content = if has_image {
+        Value::Array(content)
+    } else {
+        let texts: Vec<&str> = content.iter().filter_map(|part| part.get("text")?.as_str()).collect();
+        json!(texts.join("\n\n"))
+    };
     Some(json!({"role": "user", "content": content}))
 }
 
