@@ -193,3 +193,42 @@ fn nursery_dies_and_the_supervisor_does_not_pretend() {
         assert!(!matches!(message, ToMain::CallResult(_)), "{message:?}");
     }
 }
+
+#[test]
+fn stopped_init_does_not_hold_a_call_past_its_deadline() {
+    let fixture = Fixture::new();
+    let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
+    let call = peer.call("bash", &json!({"command": "sleep 95.08", "timeout_s": 2}));
+    eventually("it runs", || !anywhere("sleep 95.08").is_empty());
+    let sleeper = anywhere("sleep 95.08").first().unwrap().clone();
+    let mut init = one(sleeper.parent).unwrap();
+    while !init.command.contains("oxibot-toolhost") {
+        init = one(init.parent).unwrap();
+    }
+    signal(init.pid, Signal::SIGSTOP);
+    let result = peer.result(call);
+    assert_eq!(result.outcome, Outcome::TimedOut, "{result:?}");
+    eventually("its processes are gone", || anywhere("sleep 95.08").is_empty());
+    assert_eq!(peer.bash("echo alive").output.head, b"alive\n");
+}
+
+#[test]
+fn stopped_zygote_is_replaced_or_reported_and_nothing_hangs() {
+    let fixture = Fixture::new();
+    let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
+    assert_eq!(peer.bash(":").outcome, Outcome::Completed);
+    let supervisor = i32::try_from(peer.child.id()).unwrap();
+    for process in below(supervisor, "oxibot-toolhost zygote") {
+        if one(process.parent).is_some_and(|parent| parent.command.contains("nursery")) {
+            signal(process.pid, Signal::SIGSTOP);
+        }
+    }
+    // Ready inits still serve; then a stopped zygote makes no more, and a call must not wait for ever.
+    for n in 0..6 {
+        let call = peer.call("bash", &json!({"command": "echo alive", "timeout_s": 5}));
+        let result = peer.result(call);
+        let ended =
+            matches!(result.outcome, Outcome::Completed | Outcome::TimedOut | Outcome::Internal { .. });
+        assert!(ended, "call {n}: {result:?}");
+    }
+}
