@@ -232,3 +232,35 @@ fn stopped_zygote_is_replaced_or_reported_and_nothing_hangs() {
         assert!(ended, "call {n}: {result:?}");
     }
 }
+
+#[test]
+fn stopped_supervisor_does_not_hang_main() {
+    let fixture = Fixture::new();
+    let mut main = fixture
+        .oxibot()
+        .args(["tool", "call", "bash", r#"{"command":"sleep 95.09","timeout_s":3}"#, "--json", "--workspace"])
+        .arg(fixture.workspace())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Our own command line holds the words too.
+    let asleep = || anywhere("sleep 95.09").iter().any(|process| process.command.starts_with("sleep"));
+    eventually("it runs", asleep);
+    let pid = i32::try_from(main.id()).unwrap();
+    let all: Vec<i32> = tree(pid).iter().map(|process| process.pid).filter(|other| *other != pid).collect();
+    for process in below(pid, "oxibot-toolhost serve") {
+        signal(process.pid, Signal::SIGSTOP);
+    }
+    let start = Instant::now();
+    while main.try_wait().unwrap().is_none() {
+        if start.elapsed() > PATIENCE {
+            main.kill().unwrap();
+            panic!("main hangs");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let output = main.wait_with_output().unwrap();
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((result["outcome"].as_str(), output.status.code()), (Some("internal"), Some(70)), "{result}");
+    eventually("every process is gone", || gone(&all) && !asleep());
+}

@@ -1,11 +1,14 @@
 //! One call as its caller sees it: events until the result, cancelled when dropped.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use oxibot_proto::message::{
-    CHUNK_WINDOW, CallNumber, CallResult, MAX_CHUNK, OutputChunk, Progress, Started, StdinChunk, ToToolhost,
+    CHUNK_WINDOW, CallNumber, CallResult, MAX_CHUNK, Outcome, OutputChunk, Progress, Started, StdinChunk,
+    ToToolhost,
 };
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
 
 use super::BrokerError;
 use super::connection::{Link, Order};
@@ -15,6 +18,10 @@ use super::connection::{Link, Order};
 pub(super) const EVENTS: usize = 16;
 /// Free places below which progress is dropped.
 pub(super) const RESERVED: usize = CHUNK_WINDOW + 4;
+
+/// How long past its deadline a call is waited for. The toolhost answers at the deadline, or reports a process stuck in
+/// the kernel five seconds later; one that says nothing was stopped or hangs, and must not hang us.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// What happens to a call, in this order: started, then progress and output in any mixture, then the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +55,7 @@ impl Pending {
             untaken: 0,
             over: false,
             input: Arc::clone(&input),
+            until: None,
         };
         (Self { events, input }, handle)
     }
@@ -63,6 +71,8 @@ pub struct PendingCall {
     untaken: usize,
     over: bool,
     input: Arc<Semaphore>,
+    /// When the toolhost is given up. Known once the call has started.
+    until: Option<Instant>,
 }
 
 impl PendingCall {
@@ -76,14 +86,35 @@ impl PendingCall {
             place.send(Order::Taken(self.number));
             self.untaken = self.untaken.saturating_sub(1);
         }
-        let Some(event) = self.events.recv().await else {
-            self.over = true;
-            return CallEvent::Result(Box::new(self.link.lost(self.number, "", "")));
+        let received = match self.until {
+            None => Some(self.events.recv().await),
+            Some(until) => timeout_at(until, self.events.recv()).await.ok(),
+        };
+        let event = match received {
+            Some(Some(event)) => event,
+            Some(None) => {
+                self.over = true;
+                return CallEvent::Result(Box::new(self.link.lost(self.number, "", "")));
+            }
+            None => {
+                self.over = true;
+                let mut lost = self.link.lost(self.number, "", "");
+                lost.outcome = Outcome::Internal {
+                    message:
+                        "the toolhost does not answer; the call may still run, look before you repeat it"
+                            .to_owned(),
+                };
+                return CallEvent::Result(Box::new(lost));
+            }
         };
         match &event {
             CallEvent::Output(_) => self.untaken = self.untaken.saturating_add(1),
             CallEvent::Result(_) => self.over = true,
-            CallEvent::Started(_) | CallEvent::Progress(_) => {}
+            CallEvent::Started(started) => {
+                let patience = Duration::from_millis(started.deadline_ms).saturating_add(SILENCE);
+                self.until = Instant::now().checked_add(patience);
+            }
+            CallEvent::Progress(_) => {}
         }
         event
     }
