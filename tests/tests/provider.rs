@@ -471,6 +471,16 @@ async fn models_are_listed_from_each_kind_of_server() {
         let header = if name == "anthropic" { "x-api-key" } else { "authorization" };
         assert!(requests[0].headers[header].ends_with(KEY));
     }
+    // OpenRouter shows its list to anybody: the key is asked for by itself, first.
+    let script =
+        vec![Answer::Json(200, json!({"data": {"label": "k"}})), Answer::Json(200, json!({"data": []}))];
+    let server = ModelServer::start(Rules::with_key(KEY), script);
+    provider("openrouter", &server.openai_base()).list_models().await.unwrap();
+    let paths: Vec<String> = server.requests().iter().map(|request| request.path.clone()).collect();
+    assert_eq!(paths, ["/v1/key", "/v1/models"]);
+    let server =
+        ModelServer::start(Rules::with_key(KEY), vec![Answer::error(401, "No auth credentials found")]);
+    assert!(provider("openrouter", &server.openai_base()).list_models().await.is_err());
     for bad in [
         Answer::error(401, "no"),
         Answer::Html(200),

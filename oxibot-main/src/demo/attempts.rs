@@ -129,6 +129,9 @@ fn one(goal: Goal, evidence: &Evidence, call: &Finished) -> Result<String, Strin
             Ok(refused("mount namespace: the directory is not in the call's view"))
         }
         Goal::ReadSshKey => Ok(refused("Landlock: no rule lets the call read there")),
+        Goal::ReadSshKeyByFileTool if call.outcome == "denied" && call.summary.contains("path.outside") => {
+            Ok("files worker, rule path.outside: the path leads out of the workspace".into())
+        }
         Goal::ReadSshKeyByFileTool if call.outcome == "denied" => {
             Ok(format!("files worker: {}", call.summary))
         }

@@ -130,6 +130,11 @@ impl Endpoint {
         url
     }
 
+    /// What OpenRouter says of the key that asks: the list of models it shows to anybody.
+    pub(crate) fn key_url(&self) -> Url {
+        self.below("key")
+    }
+
     /// Ollama's own list, beside the compatible API: `/api/tags` at the root.
     pub(crate) fn ollama_tags_url(&self) -> Url {
         let mut url = self.base.clone();

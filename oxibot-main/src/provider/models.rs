@@ -23,12 +23,14 @@ pub struct OfferedModel {
     pub context_window: Option<u64>,
 }
 
-/// Asks a provider for its models, sorted by name. It also shows whether the address and, with most vendors, the key
-/// are good.
+/// Asks a provider for its models, sorted by name. It also shows whether the address and the key are good.
 pub(super) async fn list(hosted: &Hosted) -> Result<Vec<OfferedModel>, ProviderError> {
     let endpoint = hosted.endpoint();
     let url =
         if hosted.preset().name == "ollama" { endpoint.ollama_tags_url() } else { endpoint.models_url() };
+    if hosted.preset().name == "openrouter" {
+        hosted.get(endpoint.key_url()).await?;
+    }
     let body = hosted.get(url).await?;
     read(&body).ok_or_else(|| hosted.garbage("the list of models has another form".to_owned()))
 }

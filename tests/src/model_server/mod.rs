@@ -206,7 +206,9 @@ async fn connection(stream: &mut tokio::net::TcpStream, shared: &Shared) -> std:
     request.wire = match (request.method.as_str(), path.as_str()) {
         ("POST", path) if path.ends_with("/chat/completions") => Wire::OpenAi,
         ("POST", path) if path.ends_with("/v1/messages") => Wire::Anthropic,
-        ("GET", path) if path.ends_with("/models") || path.ends_with("/api/tags") => Wire::Models,
+        ("GET", path) if ["/models", "/api/tags", "/key"].iter().any(|end| path.ends_with(end)) => {
+            Wire::Models
+        }
         _ => Wire::Unknown,
     };
     let (wire, refusal) = (request.wire, judge(&request, &shared.rules));
