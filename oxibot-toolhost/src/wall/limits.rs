@@ -3,7 +3,7 @@
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use oxibot_proto::settings::Limits;
 
-use super::fault::Step;
+use super::fault::{Step, fault};
 use crate::wire::WallFault;
 
 const MIB: u64 = 1 << 20;
@@ -40,6 +40,16 @@ pub(super) fn apply(limits: &Limits, others: u64) -> Result<(), WallFault> {
 /// Sets a limit, or leaves the inherited one where that is lower: raising needs a capability nobody has here.
 fn lower(resource: Resource, soft: u64, hard: u64) -> Result<(), WallFault> {
     let (_, inherited) = getrlimit(resource).step("read a limit")?;
-    let hard = hard.min(inherited);
-    setrlimit(resource, soft.min(hard), hard).step_on("set the limit", format!("{resource:?}"))
+    let wanted = (soft.min(hard.min(inherited)), hard.min(inherited));
+    setrlimit(resource, wanted.0, wanted.1).step_on("set the limit", format!("{resource:?}"))?;
+    // A kernel or filter that only says yes is found out here, not by a bomb.
+    let found = getrlimit(resource).step("read a limit")?;
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(fault(
+            format!("rely on the limit {resource:?}"),
+            format!("{found:?} holds instead of {wanted:?}"),
+        ))
+    }
 }
