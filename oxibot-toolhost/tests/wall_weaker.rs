@@ -196,7 +196,8 @@ fn fork_bomb_without_namespaces_dies_with_its_init() {
     assert!(marked(&marker) > 10, "it did not even start");
     call.running.kill();
     wall.zygote.ask(ToZygote::Sweep).unwrap();
-    assert!(matches!(wall.event(), ZygoteEvent::Swept(count) if count > 10));
+    // How many are left for it depends on who ran first: its init's own death takes most of them.
+    assert!(matches!(wall.event(), ZygoteEvent::Swept(_)));
     assert_eq!(marked(&marker), 0);
 }
 

@@ -140,8 +140,8 @@ pub(super) fn put_back(now: &[u8], after: &[Entry], before: &[Entry]) -> Vec<u8>
         kept = end;
     }
     file.extend_from_slice(now.get(kept..).unwrap_or_default());
-    if !file.is_empty() && !file.ends_with(b"\n") {
-        file.push(b'\n');
+    if !file.is_empty() {
+        end_value(&mut file);
     }
     for entry in before {
         file.push(b'[');
@@ -162,9 +162,19 @@ pub(super) fn put_back(now: &[u8], after: &[Entry], before: &[Entry]) -> Vec<u8>
             file.extend_from_slice(b" =");
             file.extend_from_slice(value);
         }
-        file.push(b'\n');
+        end_value(&mut file);
     }
     file
+}
+
+/// Ends the last line, and the one it goes on with if it ends in a backslash: what follows must not become part of it.
+fn end_value(file: &mut Vec<u8>) {
+    if !file.ends_with(b"\n") {
+        file.push(b'\n');
+    }
+    if file.ends_with(b"\\\n") || file.ends_with(b"\\\r\n") {
+        file.push(b'\n');
+    }
 }
 
 /// The file is not one that git would read, or too large.
@@ -444,6 +454,16 @@ mod tests {
             Just("!"),
         ];
         proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat().into_bytes())
+    }
+
+    #[test]
+    fn what_is_put_back_is_not_swallowed_by_a_line_that_goes_on() {
+        let before = dangerous(b"[core]fsmonitor").unwrap();
+        for after in [&b"pager = \\"[..], b"pager = \\\n", b"pager = \\\r\n", b"# x\\", b"pager = x"] {
+            let file = put_back(after, &dangerous(after).unwrap_or_default(), &before);
+            let read = dangerous(&file).unwrap();
+            assert!(same(&before, &read), "{:?} {read:?}", String::from_utf8_lossy(&file));
+        }
     }
 
     proptest! {
