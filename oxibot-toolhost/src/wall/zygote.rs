@@ -144,20 +144,19 @@ impl Zygote {
         );
         // Should memory run out, calls go first, then this, and the supervisor last.
         std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("offer calls to the OOM killer")?;
+        // Before capabilities go: the top of a cgroup tree is nobody's to write without one. Where root gets no cgroup,
+        // inits count; see `init::watch`.
+        let counted = match order.plan {
+            Plan::Full => true,
+            Plan::Bare | Plan::Off => !nix::unistd::getuid().is_root() || cgroup::enter(std::process::id()),
+        };
         let host = identity::namespaces()?;
         let abi = sys::landlock_abi();
         let Foundation { identity, canary } = foundation::lay(order, abi)?;
-        let counted = match order.plan {
-            Plan::Full => {
-                sys::ignore_ended_children().step("ignore ended children")?;
-                true
-            }
-            Plan::Bare | Plan::Off => {
-                nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
-                // Where root gets no cgroup, inits count; see `init::watch`.
-                !nix::unistd::getuid().is_root() || cgroup::enter(std::process::id())
-            }
-        };
+        match order.plan {
+            Plan::Full => sys::ignore_ended_children().step("ignore ended children")?,
+            Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
+        }
         let ground = Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary };
         Ok(Self { ground, identity, counted, inits: Vec::new(), workers: Vec::new(), swept: 0 })
     }
