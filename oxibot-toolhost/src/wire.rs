@@ -112,8 +112,28 @@ pub enum FromInit {
     },
     /// The directory is not inside the workspace.
     BadDirectory(Denial),
+    /// A system call of the call was refused by the filter, while it runs. Each kind is told once a call.
+    Refused(Refusal),
     /// The payload ended.
     Ended(Ending),
+}
+
+/// A system call that the filter refused. Numbers only: nothing a pointer pointed to was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Refusal {
+    /// Id of the rule that refused it, see `wall::seccomp`.
+    pub rule: String,
+    /// Its first three arguments, as passed in registers.
+    pub arguments: [u64; 3],
+}
+
+/// Limits of its cgroup that a call ran into. Zero where it had none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct LimitEvents {
+    /// Processes ended because memory ran out.
+    pub out_of_memory: u32,
+    /// Processes or threads that could not be started.
+    pub processes: u32,
 }
 
 /// How a payload ended, from its wait status.
@@ -127,6 +147,8 @@ pub struct Ending {
     pub usage: Usage,
     /// Processes that were still there and end with the call.
     pub left_behind: u32,
+    /// Limits it ran into.
+    pub limits: LimitEvents,
 }
 
 /// Supervisor to files worker.

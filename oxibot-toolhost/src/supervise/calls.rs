@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use oxibot_proto::message::{CallNumber, Level, Origin, Outcome, Output};
+use oxibot_proto::message::{CallNumber, Level, Origin, Outcome, Output, Violation};
 
 use super::audit::Subject;
 use super::collect::{self, Collector};
@@ -137,6 +137,7 @@ pub(crate) struct Finished {
     pub(crate) signal: Option<i32>,
     pub(crate) output: Output,
     pub(crate) notes: Vec<String>,
+    pub(crate) violations: Vec<Violation>,
     pub(crate) usage: Option<oxibot_proto::message::Usage>,
 }
 
@@ -144,7 +145,8 @@ impl Finished {
     /// Nothing ran.
     pub(crate) fn plain(outcome: Outcome) -> Self {
         let output = collect::nothing();
-        Self { outcome, exit_code: None, signal: None, output, notes: Vec::new(), usage: None }
+        let (notes, violations) = (Vec::new(), Vec::new());
+        Self { outcome, exit_code: None, signal: None, output, notes, violations, usage: None }
     }
 }
 

@@ -9,6 +9,7 @@ use super::broker::Broker;
 use super::calls::{Body, Finished, PROGRESS, millis};
 use super::collect;
 use super::desk::{Owner, Withdrawn};
+use super::explain;
 use super::life::{Event, Reason};
 use super::process::{Guard, Process, Streams};
 use crate::wire::FilesResult;
@@ -152,6 +153,7 @@ impl Broker {
                 signal: conclusion.signal,
                 output,
                 notes,
+                violations: explain::refusals(&conclusion.refusals),
                 usage: conclusion.usage,
             };
             self.conclude(key, finished, now);
@@ -214,7 +216,7 @@ impl Broker {
             exit_code: finished.exit_code,
             signal: finished.signal,
             output: finished.output,
-            violations: Vec::new(),
+            violations: finished.violations,
             notes: finished.notes,
             level,
             proven: self.fixed.wall.proven,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use oxibot_proto::message::{Denial, Outcome, Usage};
 use oxibot_proto::settings::Limits;
 
-use crate::wire::{Ending, FromInit};
+use crate::wire::{Ending, FromInit, Refusal};
 
 /// How long an init may take to exit after its payload ended. A background process may hold the pipes open for ever.
 const GRACE: Duration = Duration::from_millis(150);
@@ -17,6 +17,9 @@ const GRACE: Duration = Duration::from_millis(150);
 const UNKILLABLE: Duration = Duration::from_secs(5);
 /// How long a zygote may take to end orphans (levels without a PID namespace).
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// Most refusals kept for a result.
+const MAX_REFUSALS: usize = 20;
 
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
@@ -88,6 +91,8 @@ pub(crate) struct Conclusion {
     pub(crate) usage: Option<Usage>,
     /// Remarks for the result.
     pub(crate) notes: Vec<String>,
+    /// What the filter refused meanwhile, without repetitions.
+    pub(crate) refusals: Vec<Refusal>,
 }
 
 /// One program's way from the queue to its end.
@@ -100,6 +105,7 @@ pub(crate) struct Life {
     reason: Option<Reason>,
     ending: Option<Ending>,
     refused: Option<Outcome>,
+    refusals: Vec<Refusal>,
     unkillable: bool,
 }
 
@@ -123,6 +129,7 @@ impl Life {
             reason: None,
             ending: None,
             refused: None,
+            refusals: Vec::new(),
             unkillable: false,
         }
     }
@@ -176,6 +183,12 @@ impl Life {
     fn said(&mut self, said: FromInit, now: Instant) -> Vec<Do> {
         match said {
             FromInit::Running => return Vec::new(),
+            FromInit::Refused(refusal) => {
+                if self.refusals.len() < MAX_REFUSALS && !self.refusals.contains(&refusal) {
+                    self.refusals.push(refusal);
+                }
+                return Vec::new();
+            }
             FromInit::NotStarted { fault, exec: true } => {
                 self.refused.get_or_insert(Outcome::Failed { message: fault.to_string() });
             }
@@ -301,7 +314,7 @@ impl Life {
         };
         // After our own kill the wait status says nothing about the program.
         let (exit_code, signal) = if self.reason.is_some() { (None, None) } else { (exit_code, signal) };
-        Conclusion { outcome, exit_code, signal, usage, notes }
+        Conclusion { outcome, exit_code, signal, usage, notes, refusals: self.refusals.clone() }
     }
 
     fn limit(&self, ending: &Ending) -> Option<String> {
@@ -319,7 +332,7 @@ impl Life {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::WallFault;
+    use crate::wire::{LimitEvents, WallFault};
 
     fn life(private: PrivateProcesses) -> (Life, Instant) {
         let now = Instant::now();
@@ -332,6 +345,7 @@ mod tests {
             signal,
             usage: Usage { cpu_ms: 1, max_rss_kb: 1 },
             left_behind: 2,
+            limits: LimitEvents::default(),
         }))
     }
 

@@ -19,6 +19,7 @@ mod control;
 mod desk;
 mod drive;
 mod environment;
+mod explain;
 mod farewell;
 mod life;
 mod link;

@@ -28,7 +28,7 @@ use super::orders::{FromPayload, Plan};
 use super::payload::{self, Parts};
 use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
-use crate::wire::{Ending, FromInit, Job, Profile, WallFault};
+use crate::wire::{Ending, FromInit, Job, LimitEvents, Profile, WallFault};
 
 /// How often a call the kernel does not count is counted, in milliseconds. A bomb makes some hundreds in that time.
 const WATCH_EVERY_MS: u8 = 25;
@@ -231,7 +231,7 @@ fn until_end(ground: &Ground, payload: &Payload) -> Result<Ending, WallFault> {
         cpu_ms: milliseconds(usage.user_time()).saturating_add(milliseconds(usage.system_time())),
         max_rss_kb: u64::try_from(usage.max_rss()).unwrap_or(0),
     };
-    Ok(Ending { exit_code, signal, usage, left_behind })
+    Ok(Ending { exit_code, signal, usage, left_behind, limits: LimitEvents::default() })
 }
 
 /// Kills all others of this PID namespace; orphans are children of init, so reaping counts them.

@@ -188,16 +188,19 @@ impl Zygote {
             FromInit::Running => {}
             FromInit::NotStarted { fault, exec: _ } => return Err(fault),
             FromInit::BadDirectory(denial) => return Err(fault("enter the workspace", denial.reason)),
-            FromInit::Ended(_) => return Err(fault("probe the wall", "the call ended before it ran")),
+            FromInit::Ended(_) | FromInit::Refused(_) => {
+                return Err(fault("probe the wall", "the call ended before it ran"));
+            }
         }
         match call.wait(PROBE_TIMEOUT_MS)? {
             FromInit::Ended(ending) if ending.exit_code == Some(0) => Ok(()),
             FromInit::Ended(ending) => {
                 Err(fault("probe the wall", format!("the call ended with {ending:?}")))
             }
-            FromInit::Running | FromInit::NotStarted { .. } | FromInit::BadDirectory(_) => {
-                Err(fault("probe the wall", "the call was reported twice"))
-            }
+            FromInit::Running
+            | FromInit::Refused(_)
+            | FromInit::NotStarted { .. }
+            | FromInit::BadDirectory(_) => Err(fault("probe the wall", "the call was reported twice")),
         }
     }
 

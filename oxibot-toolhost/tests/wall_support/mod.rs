@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oxibot_proto::settings::Limits;
 use oxibot_toolhost::wall::{Nursery, ReadyInit, RunningInit, Zygote, ZygoteEvent};
-use oxibot_toolhost::wire::{Ending, FromInit, Job, Profile, ToZygote, Wanted};
+use oxibot_toolhost::wire::{Ending, FromInit, Job, Profile, Refusal, ToZygote, Wanted};
 
 /// Longest any single step of a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -95,21 +95,25 @@ impl Wall {
         let (output, write) = std::io::pipe().unwrap();
         let again = write.try_clone().unwrap();
         let running = init.start(job, [null.into(), write.into(), again.into()]).unwrap();
-        Call { running, output: output.into() }
+        Call { running, output: output.into(), refusals: Vec::new() }
     }
 }
 
 pub struct Call {
     pub running: RunningInit,
     pub output: OwnedFd,
+    /// What the filter refused so far.
+    pub refusals: Vec<Refusal>,
 }
 
 impl Call {
     pub fn word(&mut self) -> FromInit {
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(word) = self.running.receive().unwrap() {
-                return word;
+            match self.running.receive().unwrap() {
+                Some(FromInit::Refused(refusal)) => self.refusals.push(refusal),
+                Some(word) => return word,
+                None => {}
             }
             assert!(Instant::now() < until, "the init does not answer");
             readable(self.running.socket(), 100);
@@ -132,8 +136,9 @@ impl Call {
             },
             _ => None,
         };
+        let refusals = std::mem::take(&mut self.refusals);
         drop(self);
-        Ran { first, ending, output: reader.join().unwrap() }
+        Ran { first, ending, refusals, output: reader.join().unwrap() }
     }
 }
 
@@ -141,6 +146,7 @@ impl Call {
 pub struct Ran {
     pub first: FromInit,
     pub ending: Option<Ending>,
+    pub refusals: Vec<Refusal>,
     pub output: String,
 }
 
