@@ -225,6 +225,11 @@ impl Host {
 
     /// Closes the connection and waits for the end.
     pub(crate) fn finish(mut self) -> ExitStatus {
+        self.hang_up()
+    }
+
+    /// As [`Host::finish`], and the directory stays.
+    pub(crate) fn hang_up(&mut self) -> ExitStatus {
         self.stream.shutdown(std::net::Shutdown::Both).unwrap();
         let start = Instant::now();
         loop {
