@@ -38,11 +38,13 @@ pub(crate) struct Start {
     pub(crate) config: Option<String>,
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
+    /// Relative to the directory that also holds `work`.
+    pub(crate) home: &'static str,
 }
 
 impl Start {
     pub(crate) fn plain() -> Self {
-        Self { config: None, arguments: Vec::new(), environment: Vec::new() }
+        Self { config: None, arguments: Vec::new(), environment: Vec::new(), home: "home" }
     }
 
     pub(crate) fn config(text: &str) -> Self {
@@ -62,7 +64,7 @@ impl Start {
         command
             .args(["serve", "--socket-fd", "0"])
             .arg("--home")
-            .arg(directory.path().join("home"))
+            .arg(directory.path().join(self.home))
             .arg("--workspace")
             .arg(directory.path().join("work"))
             .args(&self.arguments)
