@@ -4,8 +4,8 @@
 //! own namespace. When it ends, the kernel ends everything in its PID namespace.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,24 +14,28 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use oxibot_proto::codec::Decoder;
 use oxibot_proto::message::Usage;
 
-use super::channel::{Channel, Received};
+use super::channel::{Channel, Received, pair, send_if_room};
 use super::fault::{Step, fault};
 use super::identity::Namespaces;
 use super::orders::{FromPayload, Plan};
 use super::payload::{self, Parts};
+use super::refusals::Refusals;
+use super::seccomp::{Above, PayloadFilter};
 use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
 use crate::wire::{Ending, FromInit, Job, LimitEvents, Profile, WallFault};
 
-/// How often a call the kernel does not count is counted, in milliseconds. A bomb makes some hundreds in that time.
-const WATCH_EVERY_MS: u8 = 25;
+/// How often a call the kernel does not count is counted. A bomb makes some hundreds in that time.
+const WATCH_EVERY: Duration = Duration::from_millis(25);
+/// Most ended children reaped before init looks at its other business. Prevents a bomb from keeping it from counting.
+const REAPED_AT_ONCE: usize = 256;
 /// Longest a call's leftovers without a PID namespace are hunted by its init; the zygote goes on after that.
 const END_TIME: Duration = Duration::from_secs(2);
 /// Longest init waits for killed leftovers to be reaped. A process stuck in the kernel ends with the namespace.
@@ -49,6 +53,8 @@ pub(super) struct Ground {
     pub(super) host: Namespaces,
     /// Without a wall there is none.
     pub(super) canary: Option<OwnedFd>,
+    /// What a payload installs last.
+    pub(super) filter: PayloadFilter,
 }
 
 /// Role of a fresh child of the zygote. Writes one byte to `ready` when it can take a job, or a fault's text.
@@ -90,9 +96,9 @@ fn serve(
         point_to(&mut job, private);
     }
     let told = match start(ground, &mut channel, job, rules) {
-        Ok(Started::Running(payload)) => {
+        Ok(Started::Running(mut payload)) => {
             channel.send(&FromInit::Running, &[])?;
-            FromInit::Ended(until_end(ground, &payload)?)
+            FromInit::Ended(until_end(ground, &mut payload, channel.socket())?)
         }
         Ok(Started::Refused(told)) => told,
         Err(fault) => FromInit::NotStarted { fault, exec: false },
@@ -138,6 +144,8 @@ struct Payload {
     pidfd: OwnedFd,
     /// Most processes of the call.
     processes: usize,
+    /// Its refused system calls, where they can be told.
+    refusals: Option<Refusals>,
 }
 
 enum Started {
@@ -161,11 +169,15 @@ fn start(
     }
     let processes = usize::try_from(job.limits.processes).unwrap_or(usize::MAX);
     let rules = rules.map(|rules| payload::allow_ourselves(rules, &job, &ground.program)).transpose()?;
-    let (mut told, status) = std::io::pipe().step("make a status pipe")?;
+    let above = match ground.plan {
+        Plan::Full => Above::default(),
+        Plan::Bare | Plan::Off => family::above(),
+    };
+    let (told, status) = pair()?;
     let (payload, pidfd) = match sys::clone_process(0).step("start the payload")? {
         Cloned::Child => {
             drop(told);
-            payload::run(ground, Parts { job, rules, workspace, stdio, status })
+            payload::run(ground, Parts { job, rules, workspace, stdio, status, above })
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -175,47 +187,72 @@ fn start(
         Plan::Full => privileges::drop_all()?,
         Plan::Bare | Plan::Off => {}
     }
-    let mut bytes = Vec::new();
-    told.read_to_end(&mut bytes).step("hear the payload")?;
-    let mut words = Decoder::<FromPayload>::new();
-    words.push(&bytes);
-    let mut verified = false;
-    while let Some(word) = words.next_message().step("hear the payload")? {
-        let refused = match word {
-            FromPayload::Verified => {
-                verified = true;
-                continue;
-            }
-            FromPayload::Fault { fault, exec } => FromInit::NotStarted { fault, exec },
-            FromPayload::BadDirectory(denial) => FromInit::BadDirectory(denial),
-        };
-        // It is about to exit; nothing of it may outlive the answer.
-        let _ = waitpid(payload, None);
-        return Ok(Started::Refused(refused));
+    match hear(ground, told, &above)? {
+        Heard::Verified(refusals) => {
+            Ok(Started::Running(Payload { pid: payload, pidfd, processes, refusals }))
+        }
+        Heard::Refused(told) => {
+            // It is about to exit; nothing of it may outlive the answer.
+            let _ = waitpid(payload, None);
+            Ok(Started::Refused(told))
+        }
+        Heard::Nothing => {
+            let ended = waitpid(payload, None).step("wait for the payload")?;
+            Err(fault("confine a call", format!("it ended before it was verified: {ended:?}")))
+        }
     }
-    if verified {
-        return Ok(Started::Running(Payload { pid: payload, pidfd, processes }));
-    }
-    let ended = waitpid(payload, None).step("wait for the payload")?;
-    Err(fault("confine a call", format!("it ended before it was verified: {ended:?}")))
 }
 
-/// Reaps until the payload ends, then ends and counts what it left behind.
-fn until_end(ground: &Ground, payload: &Payload) -> Result<Ending, WallFault> {
-    let (exit_code, signal) = loop {
-        let watching = match ground.plan {
-            Plan::Full => None,
-            Plan::Bare | Plan::Off => watch(payload)?,
-        };
-        match waitpid(None, watching) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == payload.pid => break (Some(code), None),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload.pid => {
-                break (None, Some(signal as i32));
+/// What a payload said before its socket ended.
+enum Heard {
+    Verified(Option<Refusals>),
+    Refused(FromInit),
+    Nothing,
+}
+
+/// Listens to a payload until it has become its program, and answers what its verification has the filter refuse.
+fn hear(ground: &Ground, told: OwnedFd, above: &Above) -> Result<Heard, WallFault> {
+    let mut words = Channel::<FromPayload>::new(told);
+    let mut refusals: Option<Refusals> = None;
+    let mut verified = false;
+    loop {
+        // Once it is verified the next refusals are its program's, and are told after the supervisor knows that it runs.
+        let trials = refusals.as_ref().filter(|_| !verified).and_then(Refusals::listener);
+        match words.wait_beside(None, trials.as_slice())? {
+            Received::Message(FromPayload::Filtered) => {
+                refusals = Some(Refusals::new(words.take_descriptor()?, above.clone()));
             }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(fault("wait for the payload", errno)),
+            Received::Message(FromPayload::Verified) => {
+                verified = true;
+                // What was refused so far were our own trials.
+                refusals.iter_mut().for_each(Refusals::forget);
+            }
+            Received::Message(FromPayload::Fault { fault, exec }) => {
+                return Ok(Heard::Refused(FromInit::NotStarted { fault, exec }));
+            }
+            Received::Message(FromPayload::BadDirectory(denial)) => {
+                return Ok(Heard::Refused(FromInit::BadDirectory(denial)));
+            }
+            Received::Closed if verified => return Ok(Heard::Verified(refusals)),
+            Received::Closed => return Ok(Heard::Nothing),
+            Received::Nothing => {
+                if let Some(refusals) = &mut refusals {
+                    refusals.answer(&ground.filter)?;
+                }
+            }
         }
-    };
+    }
+}
+
+/// Waits until the payload ends, then ends and counts what it left behind.
+fn until_end(
+    ground: &Ground,
+    payload: &mut Payload,
+    supervisor: BorrowedFd<'_>,
+) -> Result<Ending, WallFault> {
+    let (exit_code, signal) = wait(ground, payload, supervisor)?;
+    // From here on the kernel answers what the filter refuses: nobody is left who could be told.
+    payload.refusals = None;
     // Zombies are no processes any more: reap them before counting.
     while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()) {}
     let left_behind = match ground.plan {
@@ -261,17 +298,101 @@ fn reap_all(time: Duration) -> u32 {
     }
 }
 
+/// Waits for the exit status or signal of the payload: reaps whatever ends, answers what its filter refused, and counts where nobody else does.
+fn wait(
+    ground: &Ground,
+    payload: &mut Payload,
+    supervisor: BorrowedFd<'_>,
+) -> Result<(Option<i32>, Option<i32>), WallFault> {
+    let mut ends = SigSet::empty();
+    ends.add(Signal::SIGCHLD);
+    // The payload was forked before and starts with nothing blocked.
+    ends.thread_block().step("hold back signals of ended children")?;
+    let ended = SignalFd::with_flags(&ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .step("watch for ended children")?;
+    let mut count = Count::new(ground.plan, payload.processes);
+    loop {
+        // Once the signal is taken, because more may end after it.
+        while matches!(ended.read_signal(), Ok(Some(_))) {}
+        let more = match reap_some(payload.pid)? {
+            Reaped::Payload(exit_code, signal) => return Ok((exit_code, signal)),
+            Reaped::All => false,
+            Reaped::Some => true,
+        };
+        if let Some(refusals) = &mut payload.refusals {
+            for refusal in refusals.answer(&ground.filter)? {
+                // What finds no room is not told: a supervisor that does not read must not stop a call.
+                send_if_room(supervisor, &FromInit::Refused(refusal))?;
+            }
+        }
+        let timeout = if more { PollTimeout::ZERO } else { count.due() };
+        let listener = payload.refusals.as_ref().and_then(Refusals::listener);
+        let mut watched: Vec<PollFd<'_>> = [ended.as_fd(), payload.pidfd.as_fd()]
+            .into_iter()
+            .chain(listener)
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        match poll(&mut watched, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(fault("watch the payload", errno)),
+        }
+    }
+}
+
+enum Reaped {
+    /// The payload itself, with its exit status or signal.
+    Payload(Option<i32>, Option<i32>),
+    /// Everything that had ended.
+    All,
+    /// So many that something else has to be done in between.
+    Some,
+}
+
+fn reap_some(payload: Pid) -> Result<Reaped, WallFault> {
+    for _ in 0..REAPED_AT_ONCE {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return Ok(Reaped::All),
+            Ok(WaitStatus::Exited(pid, code)) if pid == payload => {
+                return Ok(Reaped::Payload(Some(code), None));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload => {
+                return Ok(Reaped::Payload(None, Some(signal as i32)));
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(fault("wait for the payload", errno)),
+        }
+    }
+    Ok(Reaped::Some)
+}
+
 /// The kernel does not count processes of its uid 0, so without a namespace somebody else must: this init, many times
-/// a second. A call that exceeds its limit is ended as a whole. Returns how to wait next.
-fn watch(payload: &Payload) -> Result<Option<WaitPidFlag>, WallFault> {
-    if !nix::unistd::getuid().is_root() {
-        return Ok(None);
+/// a second. A call that exceeds its limit is ended as a whole.
+struct Count {
+    most: usize,
+    next: Option<Instant>,
+}
+
+impl Count {
+    fn new(plan: Plan, most: usize) -> Self {
+        let counts = match plan {
+            Plan::Full => false,
+            Plan::Bare | Plan::Off => nix::unistd::getuid().is_root(),
+        };
+        Self { most, next: counts.then(Instant::now) }
     }
-    let mut watched = [PollFd::new(payload.pidfd.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut watched, PollTimeout::from(WATCH_EVERY_MS)) {
-        Ok(0) if family::count() > payload.processes => family::kill_all(),
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(errno) => return Err(fault("watch the payload", errno)),
+
+    /// Counts where it is time to. Returns how long to wait at most.
+    fn due(&mut self) -> PollTimeout {
+        let Some(next) = self.next else { return PollTimeout::NONE };
+        let now = Instant::now();
+        if now >= next {
+            if family::count() > self.most {
+                family::kill_all();
+            }
+            self.next = Some(Instant::now().checked_add(WATCH_EVERY).unwrap_or(next));
+        }
+        let left = self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
+        // Not less than the clock of poll can say, or it would be asked again at once.
+        PollTimeout::from(u16::try_from(left.as_millis().max(1)).unwrap_or(u16::MAX))
     }
-    Ok(Some(WaitPidFlag::WNOHANG))
 }
