@@ -12,30 +12,25 @@ use std::time::{Duration, Instant};
 use caps::Capability;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oxibot_proto::message::Usage;
 
-use super::channel::{Channel, Received, pair, send_if_room};
+use super::channel::{Channel, Received, pair};
 use super::fault::{Step, fault};
 use super::identity::Namespaces;
 use super::orders::{FromPayload, Plan};
 use super::payload::{self, Parts};
 use super::refusals::Refusals;
+use super::running::{self, Payload};
 use super::seccomp::{Above, PayloadFilter};
 use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
 use crate::wire::{Ending, FromInit, Job, LimitEvents, Profile, WallFault};
 
-/// How often a call the kernel does not count is counted. A bomb makes some hundreds in that time.
-const WATCH_EVERY: Duration = Duration::from_millis(25);
-/// Most ended children reaped before init looks at its other business. Prevents a bomb from keeping it from counting.
-const REAPED_AT_ONCE: usize = 256;
 /// Longest a call's leftovers without a PID namespace are hunted by its init; the zygote goes on after that.
 const END_TIME: Duration = Duration::from_secs(2);
 /// Longest init waits for killed leftovers to be reaped. A process stuck in the kernel ends with the namespace.
@@ -137,15 +132,6 @@ fn point_to(job: &mut Job, private: &std::path::Path) {
         job.environment.retain(|pair| !pair.starts_with(name));
         job.environment.push([name, private.as_os_str().as_bytes()].concat());
     }
-}
-
-struct Payload {
-    pid: Pid,
-    pidfd: OwnedFd,
-    /// Most processes of the call.
-    processes: usize,
-    /// Its refused system calls, where they can be told.
-    refusals: Option<Refusals>,
 }
 
 enum Started {
@@ -250,7 +236,7 @@ fn until_end(
     payload: &mut Payload,
     supervisor: BorrowedFd<'_>,
 ) -> Result<Ending, WallFault> {
-    let (exit_code, signal) = wait(ground, payload, supervisor)?;
+    let (exit_code, signal) = running::until_end(ground, payload, supervisor)?;
     // From here on the kernel answers what the filter refuses: nobody is left who could be told.
     payload.refusals = None;
     // Zombies are no processes any more: reap them before counting.
@@ -295,104 +281,5 @@ fn reap_all(time: Duration) -> u32 {
             Err(Errno::EINTR) => {}
             Err(_) => return reaped,
         }
-    }
-}
-
-/// Waits for the exit status or signal of the payload: reaps whatever ends, answers what its filter refused, and counts where nobody else does.
-fn wait(
-    ground: &Ground,
-    payload: &mut Payload,
-    supervisor: BorrowedFd<'_>,
-) -> Result<(Option<i32>, Option<i32>), WallFault> {
-    let mut ends = SigSet::empty();
-    ends.add(Signal::SIGCHLD);
-    // The payload was forked before and starts with nothing blocked.
-    ends.thread_block().step("hold back signals of ended children")?;
-    let ended = SignalFd::with_flags(&ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-        .step("watch for ended children")?;
-    let mut count = Count::new(ground.plan, payload.processes);
-    loop {
-        // Once the signal is taken, because more may end after it.
-        while matches!(ended.read_signal(), Ok(Some(_))) {}
-        let more = match reap_some(payload.pid)? {
-            Reaped::Payload(exit_code, signal) => return Ok((exit_code, signal)),
-            Reaped::All => false,
-            Reaped::Some => true,
-        };
-        if let Some(refusals) = &mut payload.refusals {
-            for refusal in refusals.answer(&ground.filter)? {
-                // What finds no room is not told: a supervisor that does not read must not stop a call.
-                send_if_room(supervisor, &FromInit::Refused(refusal))?;
-            }
-        }
-        let timeout = if more { PollTimeout::ZERO } else { count.due() };
-        let listener = payload.refusals.as_ref().and_then(Refusals::listener);
-        let mut watched: Vec<PollFd<'_>> = [ended.as_fd(), payload.pidfd.as_fd()]
-            .into_iter()
-            .chain(listener)
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-            .collect();
-        match poll(&mut watched, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(fault("watch the payload", errno)),
-        }
-    }
-}
-
-enum Reaped {
-    /// The payload itself, with its exit status or signal.
-    Payload(Option<i32>, Option<i32>),
-    /// Everything that had ended.
-    All,
-    /// So many that something else has to be done in between.
-    Some,
-}
-
-fn reap_some(payload: Pid) -> Result<Reaped, WallFault> {
-    for _ in 0..REAPED_AT_ONCE {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => return Ok(Reaped::All),
-            Ok(WaitStatus::Exited(pid, code)) if pid == payload => {
-                return Ok(Reaped::Payload(Some(code), None));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload => {
-                return Ok(Reaped::Payload(None, Some(signal as i32)));
-            }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(fault("wait for the payload", errno)),
-        }
-    }
-    Ok(Reaped::Some)
-}
-
-/// The kernel does not count processes of its uid 0, so without a namespace somebody else must: this init, many times
-/// a second. A call that exceeds its limit is ended as a whole.
-struct Count {
-    most: usize,
-    next: Option<Instant>,
-}
-
-impl Count {
-    fn new(plan: Plan, most: usize) -> Self {
-        let counts = match plan {
-            Plan::Full => false,
-            Plan::Bare | Plan::Off => nix::unistd::getuid().is_root(),
-        };
-        Self { most, next: counts.then(Instant::now) }
-    }
-
-    /// Counts where it is time to. Returns how long to wait at most.
-    fn due(&mut self) -> PollTimeout {
-        let Some(next) = self.next else { return PollTimeout::NONE };
-        let now = Instant::now();
-        if now >= next {
-            if family::count() > self.most {
-                family::kill_all();
-            }
-            self.next = Some(Instant::now().checked_add(WATCH_EVERY).unwrap_or(next));
-        }
-        let left = self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
-        // Not less than the clock of poll can say, or it would be asked again at once.
-        PollTimeout::from(u16::try_from(left.as_millis().max(1)).unwrap_or(u16::MAX))
     }
 }

@@ -29,6 +29,7 @@ mod privileges;
 mod protections;
 mod refusals;
 mod ruleset;
+mod running;
 mod seccomp;
 mod verify;
 mod view;

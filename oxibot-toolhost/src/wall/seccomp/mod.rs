@@ -105,7 +105,7 @@ impl PayloadFilter {
 
     /// What a call that the kernel notified us of is answered, and what may be told about it.
     pub(super) fn refusal(&self, call: &Call, above: &Above) -> (i32, Option<Refusal>) {
-        let Some(rule) = self.table.judge(self.filter, call, above) else {
+        let Some((rule, pattern)) = self.table.judge(self.filter, call, above) else {
             // Only a program that is not of this table could notify of it. Refuse, and invent no reason.
             return (libc::EPERM, None);
         };
@@ -115,7 +115,7 @@ impl PayloadFilter {
         };
         let mut arguments = [0; 3];
         for (index, (to, from)) in arguments.iter_mut().zip(call.arguments).enumerate() {
-            if u8::try_from(index).is_ok_and(|index| rule.shown.contains(&index)) {
+            if u8::try_from(index).is_ok_and(|index| pattern.shown.contains(&index)) {
                 // What the rule compared, and what the kernel looks at.
                 *to = from & u64::from(u32::MAX);
             }

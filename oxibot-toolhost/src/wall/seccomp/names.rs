@@ -39,6 +39,8 @@ const CONSTANTS: &[(&str, u32)] = &[
     ("PR_SET_MM", libc::PR_SET_MM.cast_unsigned()),
     ("SECCOMP_FILTER_FLAG_NEW_LISTENER", 8),
     ("SIOCSPGRP", 0x8902),
+    ("SOCK_CLOEXEC", libc::SOCK_CLOEXEC.cast_unsigned()),
+    ("SOCK_NONBLOCK", libc::SOCK_NONBLOCK.cast_unsigned()),
     // The old way to a packet socket, deprecated in libc and still in the kernel.
     ("SOCK_PACKET", 10),
     ("SOCK_RAW", libc::SOCK_RAW.cast_unsigned()),

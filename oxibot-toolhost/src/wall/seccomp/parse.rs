@@ -107,7 +107,7 @@ impl Block {
     }
 
     fn rule(&self, numbers: &Numbers) -> Result<Rule, ParseError> {
-        let known = ["call", "filter", "action", "show", "comment", "what", "why", "instead"];
+        let known = ["call", "filter", "action", "comment", "what", "why", "instead"];
         for field in &self.fields {
             if !known.contains(&field.name) {
                 return Err(self.error(field.line, format!("there is no field {}", field.name)));
@@ -123,17 +123,10 @@ impl Block {
                 self.error(self.line, "the comment says neither who needs it nor what it would allow")
             );
         }
-        let shown = patterns
-            .iter()
-            .flat_map(|pattern| &pattern.conditions)
-            .map(|condition| condition.argument)
-            .chain(self.shown()?)
-            .collect();
         Ok(Rule {
             id: self.id.into(),
             place: self.place()?,
             action: self.action()?,
-            shown,
             patterns,
             comment,
             what: self.text("what")?,
@@ -181,14 +174,6 @@ impl Block {
         }
     }
 
-    fn shown(&self) -> Result<BTreeSet<u8>, ParseError> {
-        if !self.fields.iter().any(|field| field.name == "show") {
-            return Ok(BTreeSet::new());
-        }
-        let field = self.one("show")?;
-        field.text.split_whitespace().map(|word| self.argument(field.line, word)).collect()
-    }
-
     fn argument(&self, line: usize, word: &str) -> Result<u8, ParseError> {
         word.strip_prefix("arg")
             .and_then(|number| number.parse::<u8>().ok())
@@ -206,6 +191,7 @@ impl Block {
 
     fn pattern(&self, field: &Field, numbers: &Numbers) -> Result<Pattern, ParseError> {
         let (calls, conditions) = field.text.split_once(" if ").unwrap_or((&field.text, ""));
+        let (calls, shown) = calls.split_once(" show ").unwrap_or((calls, ""));
         let words: Vec<&str> = calls.split_whitespace().collect();
         let selectors = match words.as_slice() {
             ["foreign-architecture"] => vec![Selector::Foreign],
@@ -227,7 +213,7 @@ impl Block {
                 selectors
             }
         };
-        let conditions = if conditions.is_empty() {
+        let conditions: Vec<Condition> = if conditions.is_empty() {
             Vec::new()
         } else {
             conditions
@@ -238,7 +224,10 @@ impl Block {
         if !conditions.is_empty() && selectors.iter().any(|one| !matches!(one, Selector::Number(_))) {
             return Err(self.error(field.line, "only numbered calls have arguments"));
         }
-        Ok(Pattern { selectors, conditions })
+        let compared = conditions.iter().map(|condition| Ok(condition.argument));
+        let shown = shown.split_whitespace().map(|word| self.argument(field.line, word));
+        let shown = compared.chain(shown).collect::<Result<BTreeSet<u8>, ParseError>>()?;
+        Ok(Pattern { selectors, conditions, shown })
     }
 
     fn condition(&self, line: usize, text: &str) -> Result<Condition, ParseError> {

@@ -100,6 +100,8 @@ pub(super) enum Selector {
 pub(super) struct Pattern {
     pub(super) selectors: Vec<Selector>,
     pub(super) conditions: Vec<Condition>,
+    /// Arguments that may be told: they are numbers, never pointers.
+    pub(super) shown: BTreeSet<u8>,
 }
 
 /// What is told to the person whose program was refused.
@@ -120,8 +122,6 @@ pub(super) struct Rule {
     pub(super) patterns: Vec<Pattern>,
     pub(super) place: Place,
     pub(super) action: Action,
-    /// Arguments that may be told: they are numbers, never pointers.
-    pub(super) shown: BTreeSet<u8>,
     pub(super) comment: String,
     pub(super) what: String,
     pub(super) why: String,
@@ -236,19 +236,19 @@ impl Table {
         )
     }
 
-    /// The rule that decides about a call, `None` where none does and it is allowed.
-    pub(in crate::wall) fn judge(&self, filter: Filter, call: &Call, above: &Above) -> Option<&Rule> {
+    /// The rule that decides about a call, with its pattern that matched. `None` where none does and it is allowed.
+    pub(super) fn judge(&self, filter: Filter, call: &Call, above: &Above) -> Option<(&Rule, &Pattern)> {
         let entered = match call {
             _ if call.architecture != self.architecture.audit() => Some(Selector::Foreign),
             _ if call.number & X32_BIT != 0 => Some(Selector::X32),
             _ => self.last_known().filter(|last| call.number > *last).map(Selector::Newer),
         };
         let selector = entered.unwrap_or(Selector::Number(call.number));
-        self.of(filter).find(|rule| {
-            rule.patterns.iter().any(|pattern| {
+        self.of(filter).flat_map(|rule| rule.patterns.iter().map(move |pattern| (rule, pattern))).find(
+            |(_, pattern)| {
                 pattern.selectors.contains(&selector)
                     && pattern.conditions.iter().all(|condition| condition.holds(&call.arguments, above))
-            })
-        })
+            },
+        )
     }
 }

@@ -39,6 +39,10 @@ fn expected(filter: Filter, telling: Telling, rule: Option<&Rule>) -> u32 {
     }
 }
 
+fn decider<'a>(table: &'a Table, filter: Filter, call: &Call) -> Option<&'a Rule> {
+    table.judge(filter, call, &above()).map(|(rule, _)| rule)
+}
+
 /// Values worth trying against a condition: its own, their neighbours, every single bit, and none.
 fn candidates(condition: &Condition) -> Vec<u64> {
     let mut values: BTreeSet<u32> = BTreeSet::from([0, 1, u32::MAX, condition.mask, !condition.mask]);
@@ -88,7 +92,7 @@ fn every_number_is_answered_as_the_rules_say_with_every_argument_worth_trying() 
         {
             let program = compile::compile(&table, filter, &above(), telling).unwrap();
             let check = |call: Call| {
-                let rule = table.judge(filter, &call, &above());
+                let rule = decider(&table, filter, &call);
                 let expected = expected(filter, telling, rule);
                 let id = rule.map(|rule| rule.id.as_str());
                 assert_eq!(answer(&program, &call), expected, "{filter:?} {telling:?} {call:?} {id:?}");
@@ -135,7 +139,7 @@ fn matching(table: &Table, filter: Filter, rule: &Rule) -> (Vec<Call>, Vec<Call>
             let Selector::Number(number) = selector else { continue };
             for arguments in arguments(pattern) {
                 let call = Call { architecture: table.architecture.audit(), number: *number, arguments };
-                match table.judge(filter, &call, &above()) {
+                match decider(table, filter, &call) {
                     Some(decider) if decider.id == rule.id => decided.push(call),
                     Some(_) | None => others.push(call),
                 }
@@ -277,7 +281,7 @@ proptest! {
         let call = Call { architecture: table.architecture.audit(), number, arguments };
         for filter in FILTERS {
             let program = compile::compile(&table, filter, &above(), Telling::Init).unwrap();
-            let rule = table.judge(filter, &call, &above());
+            let rule = decider(&table, filter, &call);
             prop_assert_eq!(answer(&program, &call), expected(filter, Telling::Init, rule));
         }
     }
@@ -365,7 +369,7 @@ fn processes_above_a_call_without_a_pid_namespace_cannot_be_signalled() {
     {
         *low(&mut call, 0) = number(target);
         for (filter, refused) in [(Filter::Bare, refused), (Filter::Full, false)] {
-            let rule = table.judge(filter, &call, &above()).map(|rule| rule.id.as_str());
+            let rule = decider(&table, filter, &call).map(|rule| rule.id.as_str());
             assert_eq!(rule, refused.then_some("bare.signal"), "{filter:?} {target}");
         }
     }
@@ -455,7 +459,7 @@ fn table_of_numbers_has_no_line_that_no_rule_needs() {
 }
 
 const GOOD: &str = "rule a.b
-call     socket if arg0 in AF_INET AF_INET6 and arg1 & 0xf in SOCK_RAW
+call     socket show arg2 if arg0 in AF_INET AF_INET6 and arg1 & 0xf in SOCK_RAW
 filter   zygote
 action   notify EPERM
 comment  Who needs it and what it would allow,
@@ -478,7 +482,7 @@ fn rule_is_read_as_it_is_written() {
     assert_eq!((rule.place, rule.action), (Place::Zygote, Action::Notify(libc::EPERM)));
     assert_eq!(rule.patterns[0].selectors, [Selector::Number(41)]);
     assert_eq!(rule.patterns[0].conditions.len(), 2);
-    assert_eq!(rule.shown, BTreeSet::from([0, 1]));
+    assert_eq!(rule.patterns[0].shown, BTreeSet::from([0, 1, 2]));
 }
 
 #[test]
@@ -499,11 +503,16 @@ fn what_cannot_be_meant_is_an_error_with_its_line() {
         ("arg0 in", "arg0 is", 2, "no condition"),
         ("in SOCK_RAW", "in 0x13", 2, "never matches"),
         ("in SOCK_RAW", "in", 2, "without values"),
-        ("call     socket if arg0 in AF_INET AF_INET6 and arg1 & 0xf in SOCK_RAW\n", "", 1, "no call"),
-        ("call     socket if", "call     x32 if", 2, "only numbered calls"),
+        (
+            "call     socket show arg2 if arg0 in AF_INET AF_INET6 and arg1 & 0xf in SOCK_RAW\n",
+            "",
+            1,
+            "no call",
+        ),
+        ("call     socket show", "call     x32 show", 2, "only numbered calls"),
         ("rule a.b", "rule A b", 1, "lower case"),
         ("rule a.b\n", "", 1, "before the first rule"),
-        ("instead  do not\n", "instead  do not\nshow     arg9\n", 10, "arg9"),
+        ("show arg2", "show arg9", 2, "arg9"),
         ("why      because\n", "why\n", 8, "without a value"),
     ] {
         assert!(GOOD.contains(old), "{old}");
