@@ -170,6 +170,15 @@ fn search<'a>(ranges: &'a [(u32, Answer<'a>)]) -> Result<Vec<Node<'a>>, WallFaul
         [] => Err(fault(STEP, "it came out empty")),
         [(_, Answer::Always(answer))] => Ok(vec![Node::Step(step(RETURN, 0, 0, *answer))]),
         [(_, answer @ Answer::ByArguments(_))] => Ok(vec![Node::To(answer)]),
+        // One number among others that are answered alike, as most rules are.
+        [(_, around), (number, Answer::Always(inside)), (next, behind)]
+            if around == behind && number.checked_add(1) == Some(*next) =>
+        {
+            let mut nodes =
+                vec![Node::Step(step(JUMP_EQUAL, 0, 1, *number)), Node::Step(step(RETURN, 0, 0, *inside))];
+            nodes.extend(search(ranges.get(..1).unwrap_or_default())?);
+            Ok(nodes)
+        }
         more => {
             let (low, high) = more.split_at(more.len() / 2);
             let first =
@@ -243,7 +252,14 @@ fn test(condition: &Condition, value: u32) -> Result<BpfProgram, WallFault> {
     let condition =
         SeccompCondition::new(condition.argument, SeccompCmpArgLen::Dword, operator, u64::from(value))
             .step(STEP)?;
-    Ok(SeccompRule::new(vec![condition]).step(STEP)?.into())
+    let mut test: BpfProgram = SeccompRule::new(vec![condition]).step(STEP)?.into();
+    // Two jumps into and around it come first, which only longer chains of conditions need.
+    match test.as_slice() {
+        [into, around, ..] if into.code == JUMP && into.k == 1 && around.code == JUMP => {
+            Ok(test.split_off(2))
+        }
+        _ => Ok(test),
+    }
 }
 
 /// Every jump lands inside and the end is an answer. The kernel checks too, but says only EINVAL.

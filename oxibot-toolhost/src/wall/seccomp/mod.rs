@@ -11,6 +11,8 @@
 
 mod compile;
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 mod execute;
 #[cfg(test)]
 mod interpret;

@@ -43,15 +43,18 @@ fn decider<'a>(table: &'a Table, filter: Filter, call: &Call) -> Option<&'a Rule
     table.judge(filter, call, &above()).map(|(rule, _)| rule)
 }
 
-/// Values worth trying against a condition: its own, their neighbours, every single bit, and none.
+/// Values worth trying against a condition: its own, their neighbours, each bit of its mask, and none.
 fn candidates(condition: &Condition) -> Vec<u64> {
-    let mut values: BTreeSet<u32> = BTreeSet::from([0, 1, u32::MAX, condition.mask, !condition.mask]);
+    let mut values: BTreeSet<u32> = BTreeSet::from([0, u32::MAX, !condition.mask]);
     for value in condition.values(&above()) {
-        values.extend([value, value ^ 1, value.wrapping_add(1), value | !condition.mask]);
+        values.extend([value, value ^ 1, value | !condition.mask]);
     }
-    values.extend((0..32).map(|bit| 1 << bit));
+    if condition.mask != u32::MAX {
+        values.extend((0..32).map(|bit| 1 << bit).filter(|bit| bit & condition.mask != 0));
+    }
+    let own = condition.values(&above()).into_iter().next().unwrap_or_default();
     // The kernel ignores the high half, so a filter must (CVE-2019-10063).
-    values.into_iter().flat_map(|value| [u64::from(value), u64::from(value) | 0xdead_beef << 32]).collect()
+    values.into_iter().map(u64::from).chain([u64::from(own) | 0xdead_beef << 32]).collect()
 }
 
 /// Arguments for a pattern: every combination of the values worth trying.
@@ -234,8 +237,9 @@ fn programs_are_short_and_every_number_is_found_in_few_steps() {
                 let step = &program[at];
                 steps += 1;
                 let jump = match step.code {
+                    0x15 if at == 1 => step.jt,
                     0x15 => {
-                        if table.architecture.audit() == step.k {
+                        if number == step.k {
                             step.jt
                         } else {
                             step.jf
