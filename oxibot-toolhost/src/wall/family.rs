@@ -39,16 +39,32 @@ pub(super) fn above() -> super::seccomp::Above {
     found
 }
 
+/// This process, those above it that are OxiBot, and everything below those.
+pub(super) fn ourselves() -> BTreeSet<i32> {
+    let mut top = getpid().as_raw();
+    for above in above().processes {
+        let name = fs::read_to_string(format!("/proc/{above}/comm")).unwrap_or_default();
+        if !name.starts_with("oxibot") {
+            break;
+        }
+        top = above;
+    }
+    below(top, &all(), &[]).into_iter().map(|process| process.pid).chain([top]).collect()
+}
+
 /// Own descendants, without the spared children and what is below those.
 fn descendants(spared: &[Pid]) -> Vec<Process> {
-    let all: Vec<Process> = fs::read_dir("/proc")
+    below(getpid().as_raw(), &all(), spared)
+}
+
+fn all() -> Vec<Process> {
+    fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter_map(|pid| parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
-        .collect();
-    below(getpid().as_raw(), &all, spared)
+        .collect()
 }
 
 /// `pid (name) state parent group ...`; the name may hold anything, parentheses too.

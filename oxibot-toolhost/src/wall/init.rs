@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 use oxibot_proto::codec::Decoder;
 use oxibot_proto::message::Usage;
 
+use super::cgroup::{Counted, Counter, Leaf};
 use super::channel::{Channel, Received};
 use super::fault::{Step, fault};
 use super::identity::Namespaces;
@@ -28,7 +29,7 @@ use super::orders::{FromPayload, Plan};
 use super::payload::{self, Parts};
 use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
-use crate::wire::{Ending, FromInit, Job, LimitEvents, Profile, WallFault};
+use crate::wire::{Ending, FromInit, Job, Profile, WallFault};
 
 /// How often a call the kernel does not count is counted, in milliseconds. A bomb makes some hundreds in that time.
 const WATCH_EVERY_MS: u8 = 25;
@@ -49,6 +50,8 @@ pub(super) struct Ground {
     pub(super) host: Namespaces,
     /// Without a wall there is none.
     pub(super) canary: Option<OwnedFd>,
+    /// What is counted for each call as a whole.
+    pub(super) counted: Counted,
 }
 
 /// Role of a fresh child of the zygote. Writes one byte to `ready` when it can take a job, or a fault's text.
@@ -57,8 +60,9 @@ pub(super) fn run(
     socket: OwnedFd,
     ready: std::io::PipeWriter,
     private: Option<PathBuf>,
+    leaf: Option<Leaf>,
 ) -> ! {
-    let status = match serve(ground, socket, ready, private) {
+    let status = match serve(ground, socket, ready, private, leaf) {
         Ok(()) => 0,
         Err(_) => 1,
     };
@@ -70,6 +74,7 @@ fn serve(
     socket: OwnedFd,
     mut ready: std::io::PipeWriter,
     private: Option<PathBuf>,
+    mut leaf: Option<Leaf>,
 ) -> Result<(), WallFault> {
     let rules = match prepare(ground, private.as_deref()) {
         Ok(rules) => rules,
@@ -89,10 +94,11 @@ fn serve(
     if let Some(private) = &private {
         point_to(&mut job, private);
     }
-    let told = match start(ground, &mut channel, job, rules) {
+    let narrowed = leaf.as_mut().map_or(Ok(()), |leaf| leaf.narrow(&job.limits));
+    let told = match narrowed.and_then(|()| start(ground, &mut channel, job, rules)) {
         Ok(Started::Running(payload)) => {
             channel.send(&FromInit::Running, &[])?;
-            FromInit::Ended(until_end(ground, &payload)?)
+            FromInit::Ended(until_end(ground, &payload, leaf.as_ref())?)
         }
         Ok(Started::Refused(told)) => told,
         Err(fault) => FromInit::NotStarted { fault, exec: false },
@@ -201,11 +207,11 @@ fn start(
 }
 
 /// Reaps until the payload ends, then ends and counts what it left behind.
-fn until_end(ground: &Ground, payload: &Payload) -> Result<Ending, WallFault> {
+fn until_end(ground: &Ground, payload: &Payload, leaf: Option<&Leaf>) -> Result<Ending, WallFault> {
     let (exit_code, signal) = loop {
         let watching = match ground.plan {
-            Plan::Full => None,
-            Plan::Bare | Plan::Off => watch(payload)?,
+            Plan::Bare | Plan::Off if !ground.counted.has(Counter::Processes) => watch(payload)?,
+            Plan::Full | Plan::Bare | Plan::Off => None,
         };
         match waitpid(None, watching) {
             Ok(WaitStatus::Exited(pid, code)) if pid == payload.pid => break (Some(code), None),
@@ -220,7 +226,13 @@ fn until_end(ground: &Ground, payload: &Payload) -> Result<Ending, WallFault> {
     while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()) {}
     let left_behind = match ground.plan {
         Plan::Full => end_namespace(),
-        Plan::Bare | Plan::Off => family::end(&[], END_TIME),
+        Plan::Bare | Plan::Off => {
+            // First nothing more is born, then what is there is ended.
+            if let Some(leaf) = leaf {
+                leaf.seal();
+            }
+            family::end(&[], END_TIME)
+        }
     };
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).step("read what the call used")?;
     let milliseconds = |time: nix::sys::time::TimeVal| {
@@ -231,7 +243,8 @@ fn until_end(ground: &Ground, payload: &Payload) -> Result<Ending, WallFault> {
         cpu_ms: milliseconds(usage.user_time()).saturating_add(milliseconds(usage.system_time())),
         max_rss_kb: u64::try_from(usage.max_rss()).unwrap_or(0),
     };
-    Ok(Ending { exit_code, signal, usage, left_behind, limits: LimitEvents::default() })
+    let limits = leaf.map(Leaf::events).unwrap_or_default();
+    Ok(Ending { exit_code, signal, usage, left_behind, limits })
 }
 
 /// Kills all others of this PID namespace; orphans are children of init, so reaping counts them.

@@ -12,11 +12,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use oxibot_proto::settings::Limits;
 
+use super::cgroup::{Leaf, Zone};
 use super::channel::{Channel, Received, pair};
 use super::fault::{Step, fault};
 use super::foundation::{self, Foundation};
@@ -25,12 +27,20 @@ use super::identity::{self, Identity};
 use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
-use super::{cgroup, family, grants, privileges, protections};
+use super::{family, grants, privileges, protections, session};
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, ToZygote, WallFault};
 
 /// Longest the probe call may take, in milliseconds.
 const PROBE_TIMEOUT_MS: u16 = 8_000;
+/// Longest the end of one call may take before the next is looked at.
+const CALL_END_TIME: Duration = Duration::from_secs(1);
+/// How often the removal of a cgroup is tried again, in milliseconds: its last process leaves it a moment after its end.
+const REMOVE_EVERY_MS: u16 = 5;
+/// And how often once it took long, because something in it cannot be ended.
+const REMOVE_SELDOM_MS: u16 = 500;
+/// Tries before it took long.
+const SOON: u32 = 100;
 /// Longest a sweep may take. A process stuck in the kernel is left to the next one.
 const SWEEP_TIME: Duration = Duration::from_secs(3);
 /// Half way to "kill this first".
@@ -47,21 +57,33 @@ pub(super) fn become_role(program: BorrowedFd<'_>, socket: BorrowedFd<'_>, role:
     sys::exit_now(1)
 }
 
-/// Start of the names of the directories this zygote gives to calls without a `/tmp` of their own.
-fn private_prefix(zygote: u32) -> String {
-    format!("/tmp/oxibot-call-{zygote}-")
+/// Where calls without a `/tmp` of their own get a directory.
+const TMP: &str = "/tmp";
+
+/// Start of the names of the directories a zygote gives to calls without a `/tmp` of their own.
+pub(super) fn private_prefix(session: &str, number: u32) -> String {
+    format!("{session}{number}-")
 }
 
-/// Removes what a zygote that was killed could not remove itself. Links are removed, never followed.
-pub(super) fn remove_private(zygote: Pid) {
-    let prefix = private_prefix(zygote.as_raw().cast_unsigned());
-    for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.to_str().is_some_and(|path| path.starts_with(&prefix)) {
+/// Removes the directories whose names begin so. Links are removed, never followed. `false` while some are left.
+pub(super) fn remove_private(prefix: &str) -> bool {
+    remove_named(|name| name.starts_with(prefix))
+}
+
+/// Removes those of runs that died.
+pub(super) fn remove_stale_private() {
+    remove_named(session::is_stale);
+}
+
+fn remove_named(wanted: impl Fn(&str) -> bool) -> bool {
+    let mut gone = true;
+    for entry in std::fs::read_dir(TMP).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(&wanted) {
             // Fails for what another user planted under such a name: that is theirs.
-            let _ = std::fs::remove_dir_all(path);
+            gone &= std::fs::remove_dir_all(entry.path()).is_ok();
         }
     }
+    gone
 }
 
 /// Entry point of the role `zygote`: fd 0 is its control socket, on which its order comes first.
@@ -108,30 +130,44 @@ fn live() -> Result<(), WallFault> {
 struct Zygote {
     ground: Ground,
     identity: Identity,
-    /// The kernel counts the tasks of calls.
-    counted: bool,
-    /// Inits that have not been reaped. Only without namespaces.
-    inits: Vec<BareInit>,
+    /// Its cgroups, where there are any to be had.
+    zone: Option<Zone>,
+    /// Start of the names of what its calls get in `/tmp`.
+    private: String,
+    /// Inits that have not ended.
+    inits: Vec<Init>,
+    /// Cgroups of ended calls, to be removed.
+    leaving: Vec<Leaf>,
+    /// Tries to remove them since one was added.
+    tries: u32,
     /// Files workers, never swept.
     workers: Vec<Pid>,
     /// Orphans ended since the last answer to a sweep.
     swept: u32,
 }
 
-/// An init without a PID namespace: somebody has to tidy up after it.
-struct BareInit {
+/// An init: somebody has to tidy up after it.
+struct Init {
     pid: Pid,
     pidfd: OwnedFd,
     /// The directory its call was given.
     private: Option<PathBuf>,
+    leaf: Option<Leaf>,
 }
 
-impl Drop for BareInit {
+impl Drop for Init {
     fn drop(&mut self) {
         if let Some(private) = &self.private {
             // Fails only where something still writes there; the end of its zygote tries again.
             let _ = std::fs::remove_dir_all(private);
         }
+    }
+}
+
+impl Init {
+    fn has_ended(&self) -> bool {
+        let mut watched = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut watched, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 }
 
@@ -144,21 +180,28 @@ impl Zygote {
         );
         // Should memory run out, calls go first, then this, and the supervisor last.
         std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("offer calls to the OOM killer")?;
-        // Before capabilities go: the top of a cgroup tree is nobody's to write without one. Where root gets no cgroup,
-        // inits count; see `init::watch`.
-        let counted = match order.plan {
-            Plan::Full => true,
-            Plan::Bare | Plan::Off => !nix::unistd::getuid().is_root() || cgroup::enter(std::process::id()),
-        };
         let host = identity::namespaces()?;
+        // Before capabilities go: the top of a cgroup tree is nobody's to write without one.
+        let (zone, counted) = Zone::make(&order.place, order.number);
         let abi = sys::landlock_abi();
-        let Foundation { identity, canary } = foundation::lay(order, abi)?;
+        let Foundation { identity, canary } = foundation::lay(order, abi, zone.as_ref())?;
         match order.plan {
             Plan::Full => sys::ignore_ended_children().step("ignore ended children")?,
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         }
-        let ground = Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary };
-        Ok(Self { ground, identity, counted, inits: Vec::new(), workers: Vec::new(), swept: 0 })
+        let profile = order.profile.clone();
+        let ground = Ground { profile, plan: order.plan, program, abi, host, canary, counted };
+        Ok(Self {
+            ground,
+            identity,
+            zone,
+            private: private_prefix(&order.session, order.number),
+            inits: Vec::new(),
+            leaving: Vec::new(),
+            tries: 0,
+            workers: Vec::new(),
+            swept: 0,
+        })
     }
 
     fn obtained(&self, order: &Order) -> Obtained {
@@ -166,7 +209,7 @@ impl Zygote {
             self.ground.plan,
             self.ground.abi,
             &self.identity,
-            self.counted,
+            &self.ground.counted,
             order.lowered.as_ref(),
         )
     }
@@ -208,8 +251,9 @@ impl Zygote {
         loop {
             // An init that ends takes its call with it at once, whoever killed it.
             let ends: Vec<BorrowedFd<'_>> = self.inits.iter().map(|init| init.pidfd.as_fd()).collect();
-            let received = channel.wait_beside(None, &ends)?;
+            let received = channel.wait_beside(self.again(), &ends)?;
             self.reap();
+            self.remove();
             let request = match received {
                 Received::Message(request) => request,
                 Received::Nothing => continue,
@@ -238,29 +282,32 @@ impl Zygote {
             Plan::Bare => (
                 0,
                 Some(
-                    nix::unistd::mkdtemp(format!("{}XXXXXX", private_prefix(std::process::id())).as_str())
+                    nix::unistd::mkdtemp(format!("{TMP}/{}XXXXXX", self.private).as_str())
                         .step("make a directory for a call")?,
                 ),
             ),
             Plan::Off => (0, None),
         };
+        let limits = &self.ground.profile.limits;
+        let leaf = self.zone.as_mut().map(|zone| zone.leaf(limits)).transpose()?;
         let (pid, pidfd) = match sys::clone_process(flags).step("make the namespaces of a call")? {
             Cloned::Child => {
                 drop((ours, told));
                 // An init must not hold the zygote's own socket: it could ask for more inits.
                 control.close_in_child();
-                init::run(&self.ground, theirs, tell, private)
+                init::run(&self.ground, theirs, tell, private, leaf)
             }
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop((theirs, tell));
-        match self.ground.plan {
-            Plan::Full => {}
-            Plan::Bare | Plan::Off => {
-                let watched = pidfd.try_clone().step("watch an init")?;
-                self.inits.push(BareInit { pid, pidfd: watched, private });
-            }
+        // No job reaches it before the supervisor is told of it, so nothing of a call runs outside.
+        let taken = leaf.as_ref().map_or(Ok(()), |leaf| leaf.take(pid));
+        if taken.is_err() {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL);
         }
+        let watched = pidfd.try_clone().step("watch an init")?;
+        self.inits.push(Init { pid, pidfd: watched, private, leaf });
+        taken?;
         let mut word = Vec::new();
         told.read_to_end(&mut word).step("hear an init")?;
         match word.as_slice() {
@@ -296,19 +343,50 @@ impl Zygote {
         }
     }
 
-    /// Without namespaces: takes note of ended children, and ends what an ended init left.
+    /// Takes note of ended inits, and ends what they left.
     fn reap(&mut self) {
         match self.ground.plan {
-            Plan::Full => return,
-            Plan::Bare | Plan::Off => {}
-        }
-        for pid in family::reap() {
-            self.workers.retain(|worker| *worker != pid);
-            let ended: Vec<BareInit> = self.inits.extract_if(.., |init| init.pid == pid).collect();
-            if !ended.is_empty() {
-                self.swept = self.swept.saturating_add(self.end_orphans());
+            Plan::Full => {
+                let ended = self.inits.extract_if(.., |init| init.has_ended()).collect();
+                self.leave(ended);
+            }
+            Plan::Bare | Plan::Off => {
+                let pids = family::reap();
+                self.workers.retain(|worker| !pids.contains(worker));
+                let ended: Vec<Init> = self.inits.extract_if(.., |init| pids.contains(&init.pid)).collect();
+                if !ended.is_empty() {
+                    // Its own cgroup first: nothing is born there any more, so nothing slips through.
+                    let of_calls = ended.iter().filter_map(|init| init.leaf.as_ref());
+                    let counts = of_calls.map(|leaf| leaf.end(CALL_END_TIME));
+                    let counted = counts.fold(0, u32::saturating_add);
+                    self.swept = self.swept.saturating_add(counted).saturating_add(self.end_orphans());
+                    self.leave(ended);
+                }
             }
         }
+    }
+
+    fn leave(&mut self, ended: Vec<Init>) {
+        for mut init in ended {
+            self.leaving.extend(init.leaf.take());
+            self.tries = 0;
+        }
+    }
+
+    /// Removes cgroups of ended calls as far as they are empty.
+    fn remove(&mut self) {
+        let Some(zone) = &self.zone else { return };
+        self.leaving.retain(|leaf| !zone.remove(leaf));
+        self.tries = self.tries.saturating_add(1);
+    }
+
+    /// When to try again.
+    fn again(&self) -> Option<u16> {
+        (!self.leaving.is_empty()).then_some(if self.tries < SOON {
+            REMOVE_EVERY_MS
+        } else {
+            REMOVE_SELDOM_MS
+        })
     }
 
     /// Ends children that are neither an init nor a files worker, and all below them.
@@ -329,16 +407,21 @@ impl Zygote {
         }
     }
 
-    /// The supervisor is gone: nothing may stay.
+    /// The supervisor is gone: nothing may stay. What is in use a moment longer is removed by the nursery.
     fn end(&mut self) {
         match self.ground.plan {
             // Inits have the death signal, their namespaces the rest.
             Plan::Full => {}
             Plan::Bare | Plan::Off => {
+                let ended: Vec<Init> = std::mem::take(&mut self.inits);
+                for leaf in ended.iter().filter_map(|init| init.leaf.as_ref()) {
+                    leaf.end(CALL_END_TIME);
+                }
                 family::end(&[], SWEEP_TIME);
-                self.inits.clear();
+                self.leave(ended);
             }
         }
+        self.remove();
     }
 }
 

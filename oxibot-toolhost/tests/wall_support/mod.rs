@@ -28,6 +28,7 @@ pub fn profile(workspace: &Path) -> Profile {
         protect: vec![".git/hooks".into(), ".vscode".into(), ".mcp.json".into()],
         wanted: Wanted::Strongest,
         tmp_mb: 32,
+        limits: Limits::default(),
     }
 }
 
