@@ -33,6 +33,9 @@ use crate::wire::{Ending, FromInit, Job, Profile, WallFault};
 
 /// How often a call the kernel does not count is counted, in milliseconds. A bomb makes some hundreds in that time.
 const WATCH_EVERY_MS: u8 = 25;
+/// What a call is offered to the OOM killer with: before its init, which has to say what happened, and that keeps the
+/// score of its zygote.
+const OOM_SCORE: &str = "800";
 /// Longest a call's leftovers without a PID namespace are hunted by its init; the zygote goes on after that.
 const END_TIME: Duration = Duration::from_secs(2);
 /// Longest init waits for killed leftovers to be reaped. A process stuck in the kernel ends with the namespace.
@@ -52,6 +55,8 @@ pub(super) struct Ground {
     pub(super) canary: Option<OwnedFd>,
     /// What is counted for each call as a whole.
     pub(super) counted: Counted,
+    /// Score of the zygote and its inits for the OOM killer.
+    pub(super) oom_score: &'static str,
 }
 
 /// Role of a fresh child of the zygote. Writes one byte to `ready` when it can take a job, or a fault's text.
@@ -76,8 +81,8 @@ fn serve(
     private: Option<PathBuf>,
     mut leaf: Option<Leaf>,
 ) -> Result<(), WallFault> {
-    let rules = match prepare(ground, private.as_deref()) {
-        Ok(rules) => rules,
+    let Prepared { rules, mut oom_score } = match prepare(ground, private.as_deref()) {
+        Ok(prepared) => prepared,
         Err(fault) => {
             ready.write_all(fault.to_string().as_bytes()).step("report to the zygote")?;
             return Err(fault);
@@ -97,6 +102,8 @@ fn serve(
     let narrowed = leaf.as_mut().map_or(Ok(()), |leaf| leaf.narrow(&job.limits));
     let told = match narrowed.and_then(|()| start(ground, &mut channel, job, rules)) {
         Ok(Started::Running(payload)) => {
+            // Whatever the call does next, this process is not the first to go.
+            oom_score.write_all(ground.oom_score.as_bytes()).step("keep an init from the OOM killer")?;
             channel.send(&FromInit::Running, &[])?;
             FromInit::Ended(until_end(ground, &payload, leaf.as_ref())?)
         }
@@ -109,7 +116,15 @@ fn serve(
 /// The byte a ready init writes.
 pub(super) const READY: u8 = 0;
 
-fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Option<ruleset::Rules>, WallFault> {
+/// What an init made before its job came.
+struct Prepared {
+    rules: Option<ruleset::Rules>,
+    /// Its own score for the OOM killer, already raised to that of the payload it will start.
+    oom_score: File,
+}
+
+fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Prepared, WallFault> {
+    let oom_score = offer_to_oom_killer()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie an init to its zygote")?;
     nix::sys::prctl::set_name(c"oxibot-init").step("name an init")?;
     // The zygote may ignore ended children; an init must not.
@@ -123,11 +138,25 @@ fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Option<
         Plan::Bare => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         Plan::Off => {
             nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
-            return Ok(None);
+            return Ok(Prepared { rules: None, oom_score });
         }
     }
     let granted = grants::of_call(&ground.profile, ground.plan, private);
-    ruleset::build(&granted, ground.abi, ground.plan).map(Some)
+    let rules = Some(ruleset::build(&granted, ground.abi, ground.plan)?);
+    Ok(Prepared { rules, oom_score })
+}
+
+/// A process that is not dumpable does not own its files in `/proc`; nothing of a call exists yet that could use the
+/// moment. Before the private `/proc` is mounted, which is read-only.
+fn offer_to_oom_killer() -> Result<File, WallFault> {
+    let step = "offer a call to the OOM killer";
+    let dumpable = nix::sys::prctl::get_dumpable().step(step)?;
+    nix::sys::prctl::set_dumpable(true).step(step)?;
+    let opened = File::options().write(true).open("/proc/self/oom_score_adj");
+    nix::sys::prctl::set_dumpable(dumpable).step(step)?;
+    let mut score = opened.step(step)?;
+    score.write_all(OOM_SCORE.as_bytes()).step(step)?;
+    Ok(score)
 }
 
 /// Without a `/tmp` of its own a call gets a directory, and the variables that must name it.

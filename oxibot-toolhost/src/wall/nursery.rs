@@ -199,6 +199,7 @@ pub fn nursery_role() -> ExitCode {
 /// A zygote that was started.
 struct Child {
     pid: Pid,
+    pidfd: OwnedFd,
     plan: Plan,
     /// Its part of the names of this run.
     number: u32,
@@ -231,7 +232,10 @@ fn nurse() -> Result<(), WallFault> {
     let mut orphans = None;
     loop {
         let again = (!ended.is_empty()).then_some(REMAINS_EVERY_MS);
-        let received = channel.wait_beside(again.or(orphans), &[keeper.as_fd()])?;
+        // A zygote that ends is tidied up after at once.
+        let ends = zygotes.iter().map(|zygote| zygote.pidfd.as_fd()).chain([keeper.as_fd()]);
+        let ends: Vec<BorrowedFd<'_>> = ends.collect();
+        let received = channel.wait_beside(again.or(orphans), &ends)?;
         reap(&session, &mut zygotes, &mut ended);
         ended.retain(|number| !remains.remove_zone(*number));
         match received {
@@ -240,12 +244,12 @@ fn nurse() -> Result<(), WallFault> {
                 order.place = place.clone();
                 match start_zygote(program.as_fd(), &order) {
                     Ok((pid, pidfd, socket)) => {
-                        zygotes.push(Child { pid, plan: order.plan, number: order.number });
+                        channel.send(&FromNursery::Zygote, &[pidfd.as_fd(), socket.as_fd()])?;
+                        zygotes.push(Child { pid, pidfd, plan: order.plan, number: order.number });
                         match order.plan {
                             Plan::Full => {}
                             Plan::Bare | Plan::Off => orphans = Some(ORPHANS_EVERY_MS),
                         }
-                        channel.send(&FromNursery::Zygote, &[pidfd.as_fd(), socket.as_fd()])?;
                     }
                     Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
                 }

@@ -190,7 +190,8 @@ impl Zygote {
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         }
         let profile = order.profile.clone();
-        let ground = Ground { profile, plan: order.plan, program, abi, host, canary, counted };
+        let ground =
+            Ground { profile, plan: order.plan, program, abi, host, canary, counted, oom_score: OOM_SCORE };
         Ok(Self {
             ground,
             identity,
