@@ -104,12 +104,15 @@ pub(super) fn kill_all() {
     kill_family(&descendants(&[]));
 }
 
+/// A payload starts its own session, so its groups hold nobody else; ours may hold the supervisor.
+fn foreign_groups(family: &[Process]) -> BTreeSet<i32> {
+    let own = getpgrp().as_raw();
+    family.iter().map(|process| process.group).filter(|group| *group != own && *group > 1).collect()
+}
+
 fn kill_family(family: &[Process]) {
     let own = getpgrp().as_raw();
-    // A payload starts its own session, so its groups hold nobody else; ours may hold the supervisor.
-    let groups: BTreeSet<i32> =
-        family.iter().map(|process| process.group).filter(|group| *group != own && *group > 1).collect();
-    for group in groups {
+    for group in foreign_groups(family) {
         // ESRCH: it ended by itself. EPERM: another user's, which no call can have made.
         let _ = kill(Pid::from_raw(group.saturating_neg()), Signal::SIGKILL);
     }
@@ -118,18 +121,31 @@ fn kill_family(family: &[Process]) {
     }
 }
 
+/// Looks in a row that must find nobody. One is not enough: processes are read one after the other, and one whose parent
+/// ends meanwhile, so that it moves up, belongs to nobody in what was read.
+const EMPTY_LOOKS: u32 = 2;
+
 /// Kills all but the spared and reaps own children among them, until none is left or time runs out. Returns how many
 /// processes were seen.
 pub(super) fn end(spared: &[Pid], time: Duration) -> u32 {
     let until = Instant::now().checked_add(time);
     let mut seen = BTreeSet::new();
+    let mut empty = 0;
     loop {
-        let family = descendants(spared);
-        if family.is_empty() || until.is_none_or(|until| Instant::now() >= until) {
+        let all = all();
+        let family = below(getpid().as_raw(), &all, spared);
+        empty = if family.is_empty() { empty + 1 } else { 0 };
+        if empty >= EMPTY_LOOKS || until.is_none_or(|until| Instant::now() >= until) {
             return u32::try_from(seen.len()).unwrap_or(u32::MAX);
+        }
+        if family.is_empty() {
+            continue;
         }
         kill_family(&family);
         seen.extend(family.iter().map(|process| process.pid));
+        // A signal to a group reaches members whose parents could not be followed.
+        let groups = foreign_groups(&family);
+        seen.extend(all.iter().filter(|process| groups.contains(&process.group)).map(|process| process.pid));
         std::thread::sleep(Duration::from_millis(2));
         for process in &family {
             // ECHILD: not a child of ours yet.
