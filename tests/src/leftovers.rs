@@ -20,6 +20,12 @@ impl Leftovers {
         Self { before: all() }
     }
 
+    /// What is there and was not, of runs whose keeper is gone.
+    #[must_use]
+    pub fn left(&self) -> Vec<String> {
+        all().difference(&self.before).filter(|name| is_dead(name)).cloned().collect()
+    }
+
     /// Waits until nothing is there that was not there before.
     ///
     /// # Panics
@@ -42,7 +48,10 @@ impl Leftovers {
 /// Whether the process that answers for a name is gone.
 fn is_dead(name: &str) -> bool {
     let ours = name.split('/').rfind(|part| part.starts_with("oxibot-")).unwrap_or_default();
-    ours.split('-').nth(2).is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+    let fields: Vec<&str> = ours.split('-').collect();
+    // oxibot, PID namespace, keeper, its start, number
+    let [_, _, keeper, _, _, ..] = fields.as_slice() else { return false };
+    !Path::new("/proc").join(keeper).exists()
 }
 
 fn all() -> BTreeSet<String> {
@@ -73,4 +82,22 @@ fn all() -> BTreeSet<String> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The control: what the tests wait for to vanish would be seen.
+    #[test]
+    fn what_is_left_is_seen() {
+        let before = Leftovers::look();
+        // No process has an id above the kernel's limit of 2^22.
+        let name = format!("/tmp/oxibot-1-5000000-1-{}-x", std::process::id());
+        std::fs::create_dir(&name).expect("directory");
+        let left = before.left();
+        std::fs::remove_dir(&name).expect("removed");
+        assert!(left.contains(&name), "{left:?}");
+        assert!(!before.left().contains(&name));
+    }
 }
