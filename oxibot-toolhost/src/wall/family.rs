@@ -94,6 +94,13 @@ fn below(root: i32, all: &[Process], spared: &[Pid]) -> Vec<Process> {
     found
 }
 
+/// Own children, where the kernel lists them (`CONFIG_PROC_CHILDREN`): without any but the spared there is no family to
+/// look for all over `/proc`. This process has one thread.
+fn children() -> Option<Vec<Pid>> {
+    let text = fs::read_to_string(format!("/proc/self/task/{}/children", getpid())).ok()?;
+    text.split_whitespace().map(|pid| pid.parse().ok().map(Pid::from_raw)).collect()
+}
+
 /// How many there are.
 pub(super) fn count() -> usize {
     descendants(&[]).len()
@@ -132,7 +139,8 @@ pub(super) fn end(spared: &[Pid], time: Duration) -> u32 {
     let mut seen = BTreeSet::new();
     let mut empty = 0;
     loop {
-        let all = all();
+        let only_spared = children().is_some_and(|found| found.iter().all(|child| spared.contains(child)));
+        let all = if only_spared { Vec::new() } else { all() };
         let family = below(getpid().as_raw(), &all, spared);
         empty = if family.is_empty() { empty + 1 } else { 0 };
         if empty >= EMPTY_LOOKS || until.is_none_or(|until| Instant::now() >= until) {

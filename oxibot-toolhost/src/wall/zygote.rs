@@ -18,7 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use oxibot_proto::settings::Limits;
 
-use super::cgroup::{Leaf, Zone};
+use super::cgroup::{Counter, Leaf, Zone};
 use super::channel::{Channel, Received, pair};
 use super::fault::{Step, fault};
 use super::foundation::{self, Foundation};
@@ -41,6 +41,8 @@ const REMOVE_EVERY_MS: u16 = 5;
 const REMOVE_SELDOM_MS: u16 = 500;
 /// Tries before it took long.
 const SOON: u32 = 100;
+/// Looks after the end of a call, whatever is left of it.
+const AFTERMATH: u32 = 4;
 /// Longest a sweep may take. A process stuck in the kernel is left to the next one.
 const SWEEP_TIME: Duration = Duration::from_secs(3);
 /// Half way to "kill this first".
@@ -138,7 +140,7 @@ struct Zygote {
     inits: Vec<Init>,
     /// Cgroups of ended calls, to be removed.
     leaving: Vec<Leaf>,
-    /// Tries to remove them since one was added.
+    /// Tries to remove them since a call ended.
     tries: u32,
     /// Files workers, never swept.
     workers: Vec<Pid>,
@@ -199,7 +201,7 @@ impl Zygote {
             private: private_prefix(&order.session, order.number),
             inits: Vec::new(),
             leaving: Vec::new(),
-            tries: 0,
+            tries: SOON,
             workers: Vec::new(),
             swept: 0,
         })
@@ -362,6 +364,7 @@ impl Zygote {
                     let counted = counts.fold(0, u32::saturating_add);
                     self.swept = self.swept.saturating_add(counted).saturating_add(self.end_orphans());
                     self.leave(ended);
+                    self.reap();
                 }
             }
         }
@@ -376,22 +379,27 @@ impl Zygote {
 
     /// Removes cgroups of ended calls as far as they are empty.
     fn remove(&mut self) {
+        self.tries = self.tries.saturating_add(1);
         let Some(zone) = &self.zone else { return };
         self.leaving.retain(|leaf| !zone.remove(leaf));
-        self.tries = self.tries.saturating_add(1);
     }
 
     /// When to try again.
     fn again(&self) -> Option<u16> {
-        (!self.leaving.is_empty()).then_some(if self.tries < SOON {
-            REMOVE_EVERY_MS
-        } else {
-            REMOVE_SELDOM_MS
-        })
+        match self.leaving.is_empty() {
+            // Who was killed can be reaped a moment after its cgroup was empty.
+            true => (self.tries < AFTERMATH).then_some(REMOVE_EVERY_MS),
+            false if self.tries < SOON => Some(REMOVE_EVERY_MS),
+            false => Some(REMOVE_SELDOM_MS),
+        }
     }
 
-    /// Ends children that are neither an init nor a files worker, and all below them.
+    /// Ends children that are neither an init nor a files worker, and all below them. Nothing leaves its cgroup, so
+    /// where there is one for tasks nobody has to be looked for.
     fn end_orphans(&self) -> u32 {
+        if self.ground.counted.has(Counter::Processes) {
+            return 0;
+        }
         let spared: Vec<Pid> =
             self.inits.iter().map(|init| init.pid).chain(self.workers.iter().copied()).collect();
         family::end(&spared, SWEEP_TIME)
