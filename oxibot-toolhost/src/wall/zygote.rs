@@ -12,11 +12,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use oxibot_proto::settings::Limits;
 
+use super::cgroup::{Counter, Leaf, Zone};
 use super::channel::{Channel, Received, pair};
 use super::fault::{Step, fault};
 use super::foundation::{self, Foundation};
@@ -26,12 +28,22 @@ use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
 use super::seccomp::{PayloadFilter, Telling};
-use super::{cgroup, family, grants, privileges, protections};
+use super::{family, grants, privileges, protections, session};
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, Sockets, ToZygote, WallFault};
 
 /// Longest the probe call may take, in milliseconds.
 const PROBE_TIMEOUT_MS: u16 = 8_000;
+/// Longest the end of one call may take before the next is looked at.
+const CALL_END_TIME: Duration = Duration::from_secs(1);
+/// How often the removal of a cgroup is tried again, in milliseconds: its last process leaves it a moment after its end.
+const REMOVE_EVERY_MS: u16 = 5;
+/// And how often once it took long, because something in it cannot be ended.
+const REMOVE_SELDOM_MS: u16 = 500;
+/// Tries before it took long.
+const SOON: u32 = 100;
+/// Looks after the end of a call, whatever is left of it.
+const AFTERMATH: u32 = 4;
 /// Longest a sweep may take. A process stuck in the kernel is left to the next one.
 const SWEEP_TIME: Duration = Duration::from_secs(3);
 /// Half way to "kill this first".
@@ -48,21 +60,33 @@ pub(super) fn become_role(program: BorrowedFd<'_>, socket: BorrowedFd<'_>, role:
     sys::exit_now(1)
 }
 
-/// Start of the names of the directories this zygote gives to calls without a `/tmp` of their own.
-fn private_prefix(zygote: u32) -> String {
-    format!("/tmp/oxibot-call-{zygote}-")
+/// Where calls without a `/tmp` of their own get a directory.
+const TMP: &str = "/tmp";
+
+/// Start of the names of the directories a zygote gives to calls without a `/tmp` of their own.
+pub(super) fn private_prefix(session: &str, number: u32) -> String {
+    format!("{session}{number}-")
 }
 
-/// Removes what a zygote that was killed could not remove itself. Links are removed, never followed.
-pub(super) fn remove_private(zygote: Pid) {
-    let prefix = private_prefix(zygote.as_raw().cast_unsigned());
-    for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.to_str().is_some_and(|path| path.starts_with(&prefix)) {
+/// Removes the directories whose names begin so. Links are removed, never followed. `false` while some are left.
+pub(super) fn remove_private(prefix: &str) -> bool {
+    remove_named(|name| name.starts_with(prefix))
+}
+
+/// Removes those of runs that died.
+pub(super) fn remove_stale_private() {
+    remove_named(session::is_stale);
+}
+
+fn remove_named(wanted: impl Fn(&str) -> bool) -> bool {
+    let mut gone = true;
+    for entry in std::fs::read_dir(TMP).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(&wanted) {
             // Fails for what another user planted under such a name: that is theirs.
-            let _ = std::fs::remove_dir_all(path);
+            gone &= std::fs::remove_dir_all(entry.path()).is_ok();
         }
     }
+    gone
 }
 
 /// Entry point of the role `zygote`: fd 0 is its control socket, on which its order comes first.
@@ -109,32 +133,46 @@ fn live() -> Result<(), WallFault> {
 struct Zygote {
     ground: Ground,
     identity: Identity,
-    /// The kernel counts the tasks of calls.
-    counted: bool,
+    /// Its cgroups, where there are any to be had.
+    zone: Option<Zone>,
     /// Whether refused system calls can be told, found by the probe call.
     telling: Telling,
-    /// Inits that have not been reaped. Only without namespaces.
-    inits: Vec<BareInit>,
+    /// Start of the names of what its calls get in `/tmp`.
+    private: String,
+    /// Inits that have not ended.
+    inits: Vec<Init>,
+    /// Cgroups of ended calls, to be removed.
+    leaving: Vec<Leaf>,
+    /// Tries to remove them since a call ended.
+    tries: u32,
     /// Files workers, never swept.
     workers: Vec<Pid>,
     /// Orphans ended since the last answer to a sweep.
     swept: u32,
 }
 
-/// An init without a PID namespace: somebody has to tidy up after it.
-struct BareInit {
+/// An init: somebody has to tidy up after it.
+struct Init {
     pid: Pid,
     pidfd: OwnedFd,
     /// The directory its call was given.
     private: Option<PathBuf>,
+    leaf: Option<Leaf>,
 }
 
-impl Drop for BareInit {
+impl Drop for Init {
     fn drop(&mut self) {
         if let Some(private) = &self.private {
             // Fails only where something still writes there; the end of its zygote tries again.
             let _ = std::fs::remove_dir_all(private);
         }
+    }
+}
+
+impl Init {
+    fn has_ended(&self) -> bool {
+        let mut watched = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut watched, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 }
 
@@ -147,28 +185,37 @@ impl Zygote {
         );
         // Should memory run out, calls go first, then this, and the supervisor last.
         std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("offer calls to the OOM killer")?;
-        // Before capabilities go: the top of a cgroup tree is nobody's to write without one. Where root gets no cgroup,
-        // inits count; see `init::watch`.
-        let counted = match order.plan {
-            Plan::Full => true,
-            Plan::Bare | Plan::Off => !nix::unistd::getuid().is_root() || cgroup::enter(std::process::id()),
-        };
         let host = identity::namespaces()?;
+        // Before capabilities go: the top of a cgroup tree is nobody's to write without one.
+        let (zone, counted) = Zone::make(&order.place, order.number);
         let abi = sys::landlock_abi();
-        let Foundation { identity, canary } = foundation::lay(order, abi)?;
+        let Foundation { identity, canary } = foundation::lay(order, abi, zone.as_ref())?;
         match order.plan {
             Plan::Full => sys::ignore_ended_children().step("ignore ended children")?,
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         }
+        let profile = order.profile.clone();
         let filter = PayloadFilter::new(order.plan)?;
-        let ground =
-            Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary, filter };
+        let ground = Ground {
+            profile,
+            plan: order.plan,
+            program,
+            abi,
+            host,
+            canary,
+            filter,
+            counted,
+            oom_score: OOM_SCORE,
+        };
         Ok(Self {
             ground,
             identity,
-            counted,
+            zone,
             telling: Telling::Nobody,
+            private: private_prefix(&order.session, order.number),
             inits: Vec::new(),
+            leaving: Vec::new(),
+            tries: SOON,
             workers: Vec::new(),
             swept: 0,
         })
@@ -179,7 +226,7 @@ impl Zygote {
             self.ground.plan,
             self.ground.abi,
             &self.identity,
-            self.counted,
+            &self.ground.counted,
             self.telling,
             order.lowered.as_ref(),
         )
@@ -234,8 +281,9 @@ impl Zygote {
         loop {
             // An init that ends takes its call with it at once, whoever killed it.
             let ends: Vec<BorrowedFd<'_>> = self.inits.iter().map(|init| init.pidfd.as_fd()).collect();
-            let received = channel.wait_beside(None, &ends)?;
+            let received = channel.wait_beside(self.again(), &ends)?;
             self.reap();
+            self.remove();
             let request = match received {
                 Received::Message(request) => request,
                 Received::Nothing => continue,
@@ -264,29 +312,32 @@ impl Zygote {
             Plan::Bare => (
                 0,
                 Some(
-                    nix::unistd::mkdtemp(format!("{}XXXXXX", private_prefix(std::process::id())).as_str())
+                    nix::unistd::mkdtemp(format!("{TMP}/{}XXXXXX", self.private).as_str())
                         .step("make a directory for a call")?,
                 ),
             ),
             Plan::Off => (0, None),
         };
+        let limits = &self.ground.profile.limits;
+        let leaf = self.zone.as_mut().map(|zone| zone.leaf(limits)).transpose()?;
         let (pid, pidfd) = match sys::clone_process(flags).step("make the namespaces of a call")? {
             Cloned::Child => {
                 drop((ours, told));
                 // An init must not hold the zygote's own socket: it could ask for more inits.
                 control.close_in_child();
-                init::run(&self.ground, theirs, tell, private)
+                init::run(&self.ground, theirs, tell, private, leaf)
             }
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop((theirs, tell));
-        match self.ground.plan {
-            Plan::Full => {}
-            Plan::Bare | Plan::Off => {
-                let watched = pidfd.try_clone().step("watch an init")?;
-                self.inits.push(BareInit { pid, pidfd: watched, private });
-            }
+        // No job reaches it before the supervisor is told of it, so nothing of a call runs outside.
+        let taken = leaf.as_ref().map_or(Ok(()), |leaf| leaf.take(pid));
+        if taken.is_err() {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL);
         }
+        let watched = pidfd.try_clone().step("watch an init")?;
+        self.inits.push(Init { pid, pidfd: watched, private, leaf });
+        taken?;
         let mut word = Vec::new();
         told.read_to_end(&mut word).step("hear an init")?;
         match word.as_slice() {
@@ -322,23 +373,60 @@ impl Zygote {
         }
     }
 
-    /// Without namespaces: takes note of ended children, and ends what an ended init left.
+    /// Takes note of ended inits, and ends what they left.
     fn reap(&mut self) {
         match self.ground.plan {
-            Plan::Full => return,
-            Plan::Bare | Plan::Off => {}
-        }
-        for pid in family::reap() {
-            self.workers.retain(|worker| *worker != pid);
-            let ended: Vec<BareInit> = self.inits.extract_if(.., |init| init.pid == pid).collect();
-            if !ended.is_empty() {
-                self.swept = self.swept.saturating_add(self.end_orphans());
+            Plan::Full => {
+                let ended = self.inits.extract_if(.., |init| init.has_ended()).collect();
+                self.leave(ended);
+            }
+            Plan::Bare | Plan::Off => {
+                let pids = family::reap();
+                self.workers.retain(|worker| !pids.contains(worker));
+                let ended: Vec<Init> = self.inits.extract_if(.., |init| pids.contains(&init.pid)).collect();
+                if !ended.is_empty() {
+                    // Its own cgroup first: nothing is born there any more, so nothing slips through.
+                    let of_calls = ended.iter().filter_map(|init| init.leaf.as_ref());
+                    let counts = of_calls.map(|leaf| leaf.end(CALL_END_TIME));
+                    let counted = counts.fold(0, u32::saturating_add);
+                    self.swept = self.swept.saturating_add(counted).saturating_add(self.end_orphans());
+                    self.leave(ended);
+                    self.reap();
+                }
             }
         }
     }
 
-    /// Ends children that are neither an init nor a files worker, and all below them.
+    fn leave(&mut self, ended: Vec<Init>) {
+        for mut init in ended {
+            self.leaving.extend(init.leaf.take());
+            self.tries = 0;
+        }
+    }
+
+    /// Removes cgroups of ended calls as far as they are empty.
+    fn remove(&mut self) {
+        self.tries = self.tries.saturating_add(1);
+        let Some(zone) = &self.zone else { return };
+        self.leaving.retain(|leaf| !zone.remove(leaf));
+    }
+
+    /// When to try again.
+    fn again(&self) -> Option<u16> {
+        match self.leaving.is_empty() {
+            // Who was killed can be reaped a moment after its cgroup was empty.
+            true => (self.tries < AFTERMATH).then_some(REMOVE_EVERY_MS),
+            false if self.tries < SOON => Some(REMOVE_EVERY_MS),
+            false => Some(REMOVE_SELDOM_MS),
+        }
+    }
+
+    /// Ends children that are neither an init nor a files worker, and all below them. Nothing leaves its cgroup, so
+    /// where there is one for tasks nobody has to be looked for.
     fn end_orphans(&self) -> u32 {
+        if self.ground.counted.has(Counter::Processes) {
+            return 0;
+        }
         let spared: Vec<Pid> =
             self.inits.iter().map(|init| init.pid).chain(self.workers.iter().copied()).collect();
         family::end(&spared, SWEEP_TIME)
@@ -355,16 +443,21 @@ impl Zygote {
         }
     }
 
-    /// The supervisor is gone: nothing may stay.
+    /// The supervisor is gone: nothing may stay. What is in use a moment longer is removed by the nursery.
     fn end(&mut self) {
         match self.ground.plan {
             // Inits have the death signal, their namespaces the rest.
             Plan::Full => {}
             Plan::Bare | Plan::Off => {
+                let ended: Vec<Init> = std::mem::take(&mut self.inits);
+                for leaf in ended.iter().filter_map(|init| init.leaf.as_ref()) {
+                    leaf.end(CALL_END_TIME);
+                }
                 family::end(&[], SWEEP_TIME);
-                self.inits.clear();
+                self.leave(ended);
             }
         }
+        self.remove();
     }
 }
 
