@@ -65,7 +65,7 @@ fn keep() -> Result<(), WallFault> {
     let until = Instant::now().checked_add(END_TIME);
     loop {
         family::end(&[], LOOK_TIME);
-        let gone = remains.remove_all() & zygote::remove_private(&prefix);
+        let gone = remains.remove_all() & session::remove_private(&prefix);
         if gone || until.is_none_or(|until| Instant::now() >= until) {
             return Ok(());
         }

@@ -13,6 +13,7 @@
 pub mod attack;
 mod cgroup;
 mod channel;
+mod children;
 mod family;
 mod fault;
 mod foundation;

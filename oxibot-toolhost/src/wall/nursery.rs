@@ -223,7 +223,7 @@ fn nurse() -> Result<(), WallFault> {
     let session = session::prefix(parent)?;
     let remains = Remains::of(&session);
     remains.remove_stale();
-    zygote::remove_stale_private();
+    session::remove_stale_private();
     let place = Place::prepare(&session);
     let mut channel = Channel::<Order>::new(socket);
     let mut zygotes: Vec<Child> = Vec::new();
@@ -276,7 +276,7 @@ fn nurse() -> Result<(), WallFault> {
     }
     family::end(&[], ORPHAN_TIME);
     let until = Instant::now().checked_add(REMOVE_TIME);
-    while !(remains.remove_all() & zygote::remove_private(&session))
+    while !(remains.remove_all() & session::remove_private(&session))
         && until.is_some_and(|until| Instant::now() < until)
     {
         std::thread::sleep(AGAIN);
@@ -296,7 +296,7 @@ fn reap(session: &str, zygotes: &mut Vec<Child>, ended: &mut Vec<u32>) {
         let zygote = zygotes.swap_remove(place);
         match zygote.plan {
             Plan::Bare => {
-                zygote::remove_private(&zygote::private_prefix(session, zygote.number));
+                session::remove_private(&session::private_prefix(session, zygote.number));
             }
             Plan::Full | Plan::Off => {}
         }

@@ -43,6 +43,35 @@ pub(super) fn is_stale(name: &str) -> bool {
     }
 }
 
+/// Where calls without a `/tmp` of their own get a directory.
+pub(super) const TMP: &str = "/tmp";
+
+/// Start of the names of the directories a zygote gives to calls without a `/tmp` of their own.
+pub(super) fn private_prefix(session: &str, number: u32) -> String {
+    format!("{session}{number}-")
+}
+
+/// Removes the directories whose names begin so. Links are removed, never followed. `false` while some are left.
+pub(super) fn remove_private(prefix: &str) -> bool {
+    remove_named(|name| name.starts_with(prefix))
+}
+
+/// Removes those of runs that died.
+pub(super) fn remove_stale_private() {
+    remove_named(is_stale);
+}
+
+fn remove_named(wanted: impl Fn(&str) -> bool) -> bool {
+    let mut gone = true;
+    for entry in fs::read_dir(TMP).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(&wanted) {
+            // Fails for what another user planted under such a name: that is theirs.
+            gone &= fs::remove_dir_all(entry.path()).is_ok();
+        }
+    }
+    gone
+}
+
 fn pid_namespace() -> std::io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())

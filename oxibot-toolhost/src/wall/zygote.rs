@@ -7,19 +7,17 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
 use oxibot_proto::settings::Limits;
 
-use super::cgroup::{Counter, Leaf, Zone};
+use super::cgroup::{Counter, Zone};
 use super::channel::{Channel, Received, pair};
+use super::children::{Children, Init};
 use super::fault::{Step, fault};
 use super::foundation::{self, Foundation};
 use super::handle::ReadyInit;
@@ -28,24 +26,12 @@ use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
 use super::seccomp::{PayloadFilter, Telling};
-use super::{family, grants, privileges, protections, session};
+use super::{grants, privileges, protections, session};
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, Sockets, ToZygote, WallFault};
 
 /// Longest the probe call may take, in milliseconds.
 const PROBE_TIMEOUT_MS: u16 = 8_000;
-/// Longest the end of one call may take before the next is looked at.
-const CALL_END_TIME: Duration = Duration::from_secs(1);
-/// How often the removal of a cgroup is tried again, in milliseconds: its last process leaves it a moment after its end.
-const REMOVE_EVERY_MS: u16 = 5;
-/// And how often once it took long, because something in it cannot be ended.
-const REMOVE_SELDOM_MS: u16 = 500;
-/// Tries before it took long.
-const SOON: u32 = 100;
-/// Looks after the end of a call, whatever is left of it.
-const AFTERMATH: u32 = 4;
-/// Longest a sweep may take. A process stuck in the kernel is left to the next one.
-const SWEEP_TIME: Duration = Duration::from_secs(3);
 /// Half way to "kill this first".
 const OOM_SCORE: &str = "500";
 /// What each init of level `full` gets of its own.
@@ -58,35 +44,6 @@ pub(super) fn become_role(program: BorrowedFd<'_>, socket: BorrowedFd<'_>, role:
         sys::exec_descriptor(program, &[c"oxibot-toolhost", role], &[]);
     }
     sys::exit_now(1)
-}
-
-/// Where calls without a `/tmp` of their own get a directory.
-const TMP: &str = "/tmp";
-
-/// Start of the names of the directories a zygote gives to calls without a `/tmp` of their own.
-pub(super) fn private_prefix(session: &str, number: u32) -> String {
-    format!("{session}{number}-")
-}
-
-/// Removes the directories whose names begin so. Links are removed, never followed. `false` while some are left.
-pub(super) fn remove_private(prefix: &str) -> bool {
-    remove_named(|name| name.starts_with(prefix))
-}
-
-/// Removes those of runs that died.
-pub(super) fn remove_stale_private() {
-    remove_named(session::is_stale);
-}
-
-fn remove_named(wanted: impl Fn(&str) -> bool) -> bool {
-    let mut gone = true;
-    for entry in std::fs::read_dir(TMP).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(&wanted) {
-            // Fails for what another user planted under such a name: that is theirs.
-            gone &= std::fs::remove_dir_all(entry.path()).is_ok();
-        }
-    }
-    gone
 }
 
 /// Entry point of the role `zygote`: fd 0 is its control socket, on which its order comes first.
@@ -121,59 +78,23 @@ fn live() -> Result<(), WallFault> {
             channel.send(&FromZygote::Ready(obtained), &[])?;
         }
         Err(fault) => {
-            zygote.end();
+            zygote.children.end();
             return channel.send(&FromZygote::CouldNot(fault), &[]);
         }
     }
     let served = zygote.serve(channel);
-    zygote.end();
+    zygote.children.end();
     served
 }
 
 struct Zygote {
     ground: Ground,
     identity: Identity,
-    /// Its cgroups, where there are any to be had.
-    zone: Option<Zone>,
     /// Whether refused system calls can be told, found by the probe call.
     telling: Telling,
     /// Start of the names of what its calls get in `/tmp`.
     private: String,
-    /// Inits that have not ended.
-    inits: Vec<Init>,
-    /// Cgroups of ended calls, to be removed.
-    leaving: Vec<Leaf>,
-    /// Tries to remove them since a call ended.
-    tries: u32,
-    /// Files workers, never swept.
-    workers: Vec<Pid>,
-    /// Orphans ended since the last answer to a sweep.
-    swept: u32,
-}
-
-/// An init: somebody has to tidy up after it.
-struct Init {
-    pid: Pid,
-    pidfd: OwnedFd,
-    /// The directory its call was given.
-    private: Option<PathBuf>,
-    leaf: Option<Leaf>,
-}
-
-impl Drop for Init {
-    fn drop(&mut self) {
-        if let Some(private) = &self.private {
-            // Fails only where something still writes there; the end of its zygote tries again.
-            let _ = std::fs::remove_dir_all(private);
-        }
-    }
-}
-
-impl Init {
-    fn has_ended(&self) -> bool {
-        let mut watched = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        poll(&mut watched, PollTimeout::ZERO).is_ok_and(|count| count > 0)
-    }
+    children: Children,
 }
 
 impl Zygote {
@@ -207,18 +128,9 @@ impl Zygote {
             counted,
             oom_score: OOM_SCORE,
         };
-        Ok(Self {
-            ground,
-            identity,
-            zone,
-            telling: Telling::Nobody,
-            private: private_prefix(&order.session, order.number),
-            inits: Vec::new(),
-            leaving: Vec::new(),
-            tries: SOON,
-            workers: Vec::new(),
-            swept: 0,
-        })
+        let private = session::private_prefix(&order.session, order.number);
+        let children = Children::new(order.plan, zone, ground.counted.has(Counter::Processes));
+        Ok(Self { ground, identity, telling: Telling::Nobody, private, children })
     }
 
     fn obtained(&self, order: &Order) -> Obtained {
@@ -280,10 +192,10 @@ impl Zygote {
     fn serve(&mut self, mut channel: Channel<ToZygote>) -> Result<(), WallFault> {
         loop {
             // An init that ends takes its call with it at once, whoever killed it.
-            let ends: Vec<BorrowedFd<'_>> = self.inits.iter().map(|init| init.pidfd.as_fd()).collect();
-            let received = channel.wait_beside(self.again(), &ends)?;
-            self.reap();
-            self.remove();
+            let ends = self.children.ends();
+            let received = channel.wait_beside(self.children.again(), &ends)?;
+            self.children.reap();
+            self.children.remove();
             let request = match received {
                 Received::Message(request) => request,
                 Received::Nothing => continue,
@@ -292,7 +204,7 @@ impl Zygote {
             let answered = match request {
                 ToZygote::MakeInit => self.make_init(&channel).map(|made| (FromZygote::Init, Some(made))),
                 ToZygote::MakeFiles => self.make_files(&channel).map(|made| (FromZygote::Files, Some(made))),
-                ToZygote::Sweep => Ok((FromZygote::Swept(self.sweep()), None)),
+                ToZygote::Sweep => Ok((FromZygote::Swept(self.children.sweep()), None)),
             };
             match answered {
                 Ok((answer, Some((pidfd, socket)))) => {
@@ -312,14 +224,14 @@ impl Zygote {
             Plan::Bare => (
                 0,
                 Some(
-                    nix::unistd::mkdtemp(format!("{TMP}/{}XXXXXX", self.private).as_str())
+                    nix::unistd::mkdtemp(format!("{}/{}XXXXXX", session::TMP, self.private).as_str())
                         .step("make a directory for a call")?,
                 ),
             ),
             Plan::Off => (0, None),
         };
         let limits = &self.ground.profile.limits;
-        let leaf = self.zone.as_mut().map(|zone| zone.leaf(limits)).transpose()?;
+        let leaf = self.children.leaf(limits)?;
         let (pid, pidfd) = match sys::clone_process(flags).step("make the namespaces of a call")? {
             Cloned::Child => {
                 drop((ours, told));
@@ -336,7 +248,7 @@ impl Zygote {
             let _ = sys::pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL);
         }
         let watched = pidfd.try_clone().step("watch an init")?;
-        self.inits.push(Init { pid, pidfd: watched, private, leaf });
+        self.children.add_init(Init { pid, pidfd: watched, private, leaf });
         taken?;
         let mut word = Vec::new();
         told.read_to_end(&mut word).step("hear an init")?;
@@ -364,100 +276,10 @@ impl Zygote {
                 sys::exit_now(1)
             }
             Cloned::Parent { pid, pidfd } => {
-                match self.ground.plan {
-                    Plan::Full => {}
-                    Plan::Bare | Plan::Off => self.workers.push(pid),
-                }
+                self.children.add_worker(pid);
                 Ok((pidfd, ours))
             }
         }
-    }
-
-    /// Takes note of ended inits, and ends what they left.
-    fn reap(&mut self) {
-        match self.ground.plan {
-            Plan::Full => {
-                let ended = self.inits.extract_if(.., |init| init.has_ended()).collect();
-                self.leave(ended);
-            }
-            Plan::Bare | Plan::Off => {
-                let pids = family::reap();
-                self.workers.retain(|worker| !pids.contains(worker));
-                let ended: Vec<Init> = self.inits.extract_if(.., |init| pids.contains(&init.pid)).collect();
-                if !ended.is_empty() {
-                    // Its own cgroup first: nothing is born there any more, so nothing slips through.
-                    let of_calls = ended.iter().filter_map(|init| init.leaf.as_ref());
-                    let counts = of_calls.map(|leaf| leaf.end(CALL_END_TIME));
-                    let counted = counts.fold(0, u32::saturating_add);
-                    self.swept = self.swept.saturating_add(counted).saturating_add(self.end_orphans());
-                    self.leave(ended);
-                    self.reap();
-                }
-            }
-        }
-    }
-
-    fn leave(&mut self, ended: Vec<Init>) {
-        for mut init in ended {
-            self.leaving.extend(init.leaf.take());
-            self.tries = 0;
-        }
-    }
-
-    /// Removes cgroups of ended calls as far as they are empty.
-    fn remove(&mut self) {
-        self.tries = self.tries.saturating_add(1);
-        let Some(zone) = &self.zone else { return };
-        self.leaving.retain(|leaf| !zone.remove(leaf));
-    }
-
-    /// When to try again.
-    fn again(&self) -> Option<u16> {
-        match self.leaving.is_empty() {
-            // Who was killed can be reaped a moment after its cgroup was empty.
-            true => (self.tries < AFTERMATH).then_some(REMOVE_EVERY_MS),
-            false if self.tries < SOON => Some(REMOVE_EVERY_MS),
-            false => Some(REMOVE_SELDOM_MS),
-        }
-    }
-
-    /// Ends children that are neither an init nor a files worker, and all below them. Nothing leaves its cgroup, so
-    /// where there is one for tasks nobody has to be looked for.
-    fn end_orphans(&self) -> u32 {
-        if self.ground.counted.has(Counter::Processes) {
-            return 0;
-        }
-        let spared: Vec<Pid> =
-            self.inits.iter().map(|init| init.pid).chain(self.workers.iter().copied()).collect();
-        family::end(&spared, SWEEP_TIME)
-    }
-
-    /// Ends what calls left. With PID namespaces the kernel did already.
-    fn sweep(&mut self) -> u32 {
-        match self.ground.plan {
-            Plan::Full => 0,
-            Plan::Bare | Plan::Off => {
-                self.reap();
-                std::mem::take(&mut self.swept).saturating_add(self.end_orphans())
-            }
-        }
-    }
-
-    /// The supervisor is gone: nothing may stay. What is in use a moment longer is removed by the nursery.
-    fn end(&mut self) {
-        match self.ground.plan {
-            // Inits have the death signal, their namespaces the rest.
-            Plan::Full => {}
-            Plan::Bare | Plan::Off => {
-                let ended: Vec<Init> = std::mem::take(&mut self.inits);
-                for leaf in ended.iter().filter_map(|init| init.leaf.as_ref()) {
-                    leaf.end(CALL_END_TIME);
-                }
-                family::end(&[], SWEEP_TIME);
-                self.leave(ended);
-            }
-        }
-        self.remove();
     }
 }
 
