@@ -43,7 +43,7 @@ for path in sys.argv[1:]:
 
 fn client(paths: &[&str]) -> String {
     let quoted: Vec<String> = paths.iter().map(|path| format!("'{path}'")).collect();
-    format!("cat > /tmp/client.py <<'END'\n{CLIENT}\nEND\npython3 /tmp/client.py {}", quoted.join(" "))
+    format!("python3 - {} <<'END'\n{CLIENT}\nEND", quoted.join(" "))
 }
 
 /// Sockets held by this test, and their paths.
