@@ -590,3 +590,35 @@ fn directory_that_cannot_be_covered_because_it_is_absent_is_an_error() {
     fs::create_dir(workspace.path().join("state")).unwrap();
     assert!(nursery.zygote(&profile).is_ok());
 }
+
+#[test]
+fn covers_and_grants_hide_and_show_each_other_outermost_first() {
+    let outer = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let top = outer.path().canonicalize().unwrap();
+    let bytes = |name: &str| -> Vec<u8> { top.join(name).to_str().unwrap().into() };
+    for name in ["home/work/.state", "home/skills", "home/audit", "beside"] {
+        fs::create_dir_all(top.join(name)).unwrap();
+        fs::write(top.join(name).join("file"), name).unwrap();
+    }
+    for restrict in [true, false] {
+        for write in [true, false] {
+            let inner = tempfile::tempdir().unwrap();
+            let mut wall = Wall::at(inner, |profile| {
+                profile.workspace = bytes("home/work");
+                profile.restrict_to_workspace = restrict;
+                profile.covered = vec![bytes("home/work/.state"), bytes("home")];
+                let around = vec![bytes("")];
+                (profile.read, profile.write) = if write { (vec![], around) } else { (around, vec![]) };
+                profile.read.push(bytes("home/skills"));
+            });
+            full(&wall);
+            let ran = wall.bash(&format!(
+                "cd {}; find . -type f | sort | tr '\\n' ' '; touch home/x home/skills/x home/work/.state/x 2>/dev/null; touch home/work/made",
+                top.display()
+            ));
+            assert_eq!(ran.ok(), "./beside/file ./home/skills/file", "{restrict} {write}: {ran:?}");
+            assert!(fs::remove_file(top.join("home/work/made")).is_ok());
+        }
+    }
+}
