@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use oxibot_proto::message::{Denial, Outcome, Usage};
 use oxibot_proto::settings::Limits;
 
-use crate::wire::{Ending, FromInit, Refusal};
+use crate::wire::{Ending, FromInit, LimitEvents, Refusal};
 
 /// How long an init may take to exit after its payload ended. A background process may hold the pipes open for ever.
 const GRACE: Duration = Duration::from_millis(150);
@@ -93,6 +93,8 @@ pub(crate) struct Conclusion {
     pub(crate) notes: Vec<String>,
     /// What the filter refused meanwhile, without repetitions.
     pub(crate) refusals: Vec<Refusal>,
+    /// Limits of its cgroup it ran into.
+    pub(crate) limits: LimitEvents,
 }
 
 /// One program's way from the queue to its end.
@@ -314,7 +316,8 @@ impl Life {
         };
         // After our own kill the wait status says nothing about the program.
         let (exit_code, signal) = if self.reason.is_some() { (None, None) } else { (exit_code, signal) };
-        Conclusion { outcome, exit_code, signal, usage, notes, refusals: self.refusals.clone() }
+        let limits = self.ending.map(|ending| ending.limits).unwrap_or_default();
+        Conclusion { outcome, exit_code, signal, usage, notes, refusals: self.refusals.clone(), limits }
     }
 
     fn limit(&self, ending: &Ending) -> Option<String> {
@@ -332,7 +335,7 @@ impl Life {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{LimitEvents, WallFault};
+    use crate::wire::WallFault;
 
     fn life(private: PrivateProcesses) -> (Life, Instant) {
         let now = Instant::now();

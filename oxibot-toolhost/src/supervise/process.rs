@@ -111,6 +111,8 @@ pub(crate) struct Process {
     pub(crate) life: Life,
     pub(crate) streams: Streams,
     pub(crate) guard: Guard,
+    /// Where it starts, as the model wrote it.
+    pub(crate) directory: Vec<u8>,
     job: Option<Job>,
     init: Option<RunningInit>,
     init_talks: bool,
@@ -120,7 +122,17 @@ pub(crate) struct Process {
 impl Process {
     /// A program that waits for an init.
     pub(crate) fn new(job: Job, life: Life, streams: Streams, guard: Guard) -> Self {
-        Self { life, streams, guard, job: Some(job), init: None, init_talks: false, finish_by: None }
+        let directory = job.directory.clone();
+        Self {
+            life,
+            streams,
+            guard,
+            directory,
+            job: Some(job),
+            init: None,
+            init_talks: false,
+            finish_by: None,
+        }
     }
 
     /// Whether it can be given an init now.

@@ -13,6 +13,7 @@
 pub mod attack;
 mod cgroup;
 mod channel;
+mod facts;
 mod family;
 mod fault;
 mod foundation;
@@ -34,6 +35,7 @@ mod view;
 mod zygote;
 
 pub use crate::wire::WallFault;
+pub use facts::view as facts;
 pub use handle::{FilesWorker, ReadyInit, RunningInit, Zygote, ZygoteEvent};
 pub use nursery::{Nursery, nursery_role};
 pub use orders::OURSELVES;

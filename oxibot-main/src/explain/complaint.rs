@@ -1,0 +1,378 @@
+//! One line of output as a complaint: who says what failed, why, and on which paths. Forms of bash, coreutils, Python,
+//! Perl, Node, Java, Go, git, gcc, make, tar and their like; a line of any other form is no complaint.
+//!
+//! A line must be the complaint from its beginning to its end, so that a log or a text that quotes one is none.
+
+use super::cause::{self, Cause};
+use super::network;
+
+/// Longest name of a program in front of a complaint, in bytes.
+const MAX_PROGRAM: usize = 64;
+/// Paths of one complaint that are looked at.
+const MAX_PATHS: usize = 4;
+/// What a complaint without a program's name begins with.
+const BEGINNINGS: [&str; 22] = [
+    "cannot ",
+    "can't ",
+    "could not ",
+    "couldn't ",
+    "failed to ",
+    "unable to ",
+    "error opening ",
+    "error writing ",
+    "error reading ",
+    "open ",
+    "mkdir ",
+    "rename ",
+    "link ",
+    "unlink ",
+    "remove ",
+    "rmdir ",
+    "stat ",
+    "write ",
+    "chmod ",
+    "chown ",
+    "dial ",
+    "lookup ",
+];
+/// Put before a complaint by programs that relay it.
+const RELAYED: [&str; 6] =
+    ["npm ERR! ", "npm error ", "Uncaught ", "Caused by: ", "Exception in thread \"main\" ", "E   "];
+
+/// What the lines before said.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    /// A traceback went through Python's `socket` module.
+    socket: bool,
+}
+
+/// What a program says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Complaint {
+    /// Its name without directories, if it says it.
+    pub(super) program: Option<String>,
+    /// Everything before the reason, lower-case: `cannot create`, `changing ownership of`.
+    pub(super) words: String,
+    pub(super) cause: Cause,
+    /// The reason as it is searched for in a command that quotes it.
+    pub(super) phrase: &'static str,
+    /// As written.
+    pub(super) paths: Vec<String>,
+    /// Host, of network complaints.
+    pub(super) host: Option<String>,
+}
+
+impl Complaint {
+    /// Reads one line.
+    pub(super) fn read(line: &str, context: &mut Context) -> Option<Self> {
+        // Progress bars end in a carriage return, or in nothing at all.
+        let line = line.trim_end().rsplit('\r').next().unwrap_or_default();
+        let line = line.find("curl: (").map_or(line, |at| line.get(at..).unwrap_or(line));
+        let line = RELAYED.iter().find_map(|relay| line.strip_prefix(relay)).unwrap_or(line);
+        let lower = line.to_ascii_lowercase();
+        if lower.trim_start().starts_with("file \"") || lower.trim_start().starts_with("_socket.") {
+            context.socket = lower.contains("socket");
+            return None;
+        }
+        let in_socket = context.socket;
+        if !line.starts_with(' ') {
+            context.socket = false;
+        }
+        if let Some(complaint) = network::read(line, &lower) {
+            return Some(complaint);
+        }
+        if let Some(complaint) = node(line) {
+            return Some(complaint);
+        }
+        if let Some(complaint) = bare(line, &lower) {
+            return Some(complaint);
+        }
+        let found = cause::find(&lower)?;
+        let complaint = |words: &str, program: Option<&str>, paths: Vec<String>| Self {
+            program: program.map(|program| base(program).to_owned()),
+            // An apostrophe opens no quotation.
+            words: words.to_ascii_lowercase().replace("n't ", "nt "),
+            cause: found.cause,
+            phrase: found.phrase,
+            paths,
+            host: None,
+        };
+        let before = line.get(..found.start)?;
+        let after = line.get(found.end..)?;
+        if let Some(paths) = python(before, after) {
+            let words = if in_socket { "python socket" } else { "python" };
+            return Some(complaint(words, None, paths));
+        }
+        if !ends(after) {
+            return None;
+        }
+        let head = head(before)?;
+        let (program, rest) = match head.split_once(": ") {
+            Some((first, rest)) if is_program(first) => (Some(first), rest),
+            None if head == "RTNETLINK answers" => (Some("rtnetlink answers"), ""),
+            Some((first, rest)) if is_position(first) && rest.starts_with("fatal error") => {
+                (Some("cc"), rest)
+            }
+            Some(_) | None if is_program(head) && !head.starts_with('/') => (Some(head), ""),
+            Some(_) | None if begins(head) => (None, head),
+            Some(_) | None if head.starts_with('/') && !head.contains(": ") => (None, head),
+            Some(_) | None => return None,
+        };
+        Some(complaint(rest, program, paths(rest)))
+    }
+}
+
+/// The name without its directories; a shell is `bash` also as `/bin/bash` and `-bash`.
+fn base(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program).trim_start_matches('-')
+}
+
+/// What stands before a reason, without the `: ` or `(` that leads to it.
+fn head(before: &str) -> Option<&str> {
+    if let Some(head) = before.strip_suffix(": ") {
+        return Some(head);
+    }
+    // bash: `kill: (1) - `.
+    if let Some(head) = before.strip_suffix(" - ") {
+        return Some(head);
+    }
+    // `/etc/x (Permission denied)`, `/etc/x - open (13: Permission denied)`.
+    let (head, opened) = before.rsplit_once(" (")?;
+    let number = opened.strip_suffix(": ").unwrap_or(opened);
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| {
+        head.rsplit_once(" - ").map_or(head, |(path, call)| if call.contains('/') { head } else { path })
+    })
+}
+
+/// Whether nothing but an ending follows a reason.
+fn ends(after: &str) -> bool {
+    let after = after.trim_end();
+    matches!(after, "" | "." | ")" | ")." | ".  Stop." | ". Stop." | ", aborting.")
+        || after.strip_prefix(" (os error ").is_some_and(|rest| rest.ends_with(')'))
+        || (after.starts_with(" at ") && after.contains(" line ") && after.ends_with('.'))
+        || after.starts_with(" (core dumped)")
+}
+
+fn is_program(text: &str) -> bool {
+    text.len() <= MAX_PROGRAM
+        && text.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./+-[]@".contains(&byte))
+}
+
+/// `file.c:1:10`.
+fn is_position(text: &str) -> bool {
+    let mut parts = text.rsplit(':');
+    let mut number =
+        || parts.next().is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    number() && number()
+}
+
+fn begins(head: &str) -> bool {
+    let lower = head.to_ascii_lowercase();
+    BEGINNINGS.iter().any(|beginning| lower.starts_with(beginning))
+}
+
+/// Python: `PermissionError: [Errno 13] Permission denied: '/etc/x' -> '/etc/y'`.
+fn python(before: &str, after: &str) -> Option<Vec<String>> {
+    let (kind, number) = before.rsplit_once("[Errno ")?;
+    let number = number.strip_suffix("] ")?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let is_kind = kind.is_empty()
+        || kind.strip_suffix(": ").is_some_and(|kind| kind.ends_with("Error") || kind.ends_with("error"));
+    if !is_number || !is_kind {
+        return None;
+    }
+    match after.strip_prefix(": ") {
+        Some(named) => Some(quoted(named)),
+        None if after.is_empty() => Some(Vec::new()),
+        None => None,
+    }
+}
+
+/// Node: `Error: EACCES: permission denied, open '/etc/x'`.
+fn node(line: &str) -> Option<Complaint> {
+    let (kind, rest) = line.split_once("rror: ").or_else(|| line.split_once("code: '"))?;
+    if kind.len() > MAX_PROGRAM || kind.contains(' ') {
+        return None;
+    }
+    let (code, rest) = rest.split_once(": ")?;
+    let cause = cause::of_code(code)?;
+    let (_, call) = rest.split_once(", ")?;
+    let phrase = cause::find(&rest.to_ascii_lowercase()).map_or("", |found| found.phrase);
+    Some(Complaint {
+        program: None,
+        words: call.split('\'').next().unwrap_or_default().trim().to_owned(),
+        cause,
+        phrase,
+        paths: quoted(call),
+        host: None,
+    })
+}
+
+/// Complaints that are a single phrase, or say something else than the kernel's reason.
+fn bare(line: &str, lower: &str) -> Option<Complaint> {
+    let complaint = |cause, phrase, program: Option<&str>, words: &str, paths| Complaint {
+        program: program.map(str::to_owned),
+        words: words.to_owned(),
+        cause,
+        phrase,
+        paths,
+        host: None,
+    };
+    if lower == "memoryerror" || lower.starts_with("memoryerror:") {
+        return Some(complaint(Cause::NoMemory, "memoryerror", None, "", Vec::new()));
+    }
+    for phrase in ["javascript heap out of memory", "std::bad_alloc", "out of memory!"] {
+        if lower.ends_with(phrase) {
+            return Some(complaint(Cause::NoMemory, phrase, None, "", Vec::new()));
+        }
+    }
+    if let Some(rest) = line.strip_prefix("fatal: repository '")
+        && let Some(path) = rest.strip_suffix("' does not exist")
+    {
+        return Some(complaint(Cause::Missing, "does not exist", Some("git"), "open", vec![path.to_owned()]));
+    }
+    for (phrase, cause) in [
+        ("cannot connect to the docker daemon at unix://", Cause::Missing),
+        ("docker daemon socket at unix://", Cause::Denied),
+    ] {
+        if let Some(at) = lower.find(phrase)
+            && let Some(rest) = line.get(at.saturating_add(phrase.len())..)
+        {
+            let end = rest.find([' ', ':', '?']).unwrap_or(rest.len());
+            let path = rest.get(..end).unwrap_or_default().trim_end_matches('.');
+            return Some(complaint(cause, phrase, Some("docker"), "connect", vec![path.to_owned()]));
+        }
+    }
+    None
+}
+
+/// Everything between quotation marks of any kind.
+fn quoted(text: &str) -> Vec<String> {
+    const MARKS: [(char, char); 5] = [('\'', '\''), ('‘', '’'), ('"', '"'), ('“', '”'), ('`', '\'')];
+    let mut found = Vec::new();
+    let mut rest = text;
+    while found.len() < MAX_PATHS {
+        let Some((open, close)) =
+            rest.chars().find_map(|c| MARKS.iter().find(|(open, _)| *open == c)).copied()
+        else {
+            break;
+        };
+        let Some((_, after)) = rest.split_once(open) else { break };
+        let Some((inside, after)) = after.split_once(close) else { break };
+        if !inside.is_empty() {
+            found.push(inside.to_owned());
+        }
+        rest = after;
+    }
+    found
+}
+
+/// The paths in what a program says before its reason.
+fn paths(text: &str) -> Vec<String> {
+    let named = quoted(&text.replace("n't ", "nt "));
+    if !named.is_empty() {
+        return named;
+    }
+    for segment in text.rsplit(": ") {
+        let segment = segment.trim_start_matches("*** ").trim();
+        if segment.starts_with('/') {
+            return vec![segment.to_owned()];
+        }
+        if let Some(path) = segment.split(' ').find(|word| word.starts_with('/') || word.starts_with("./")) {
+            return vec![path.trim_end_matches([',', ';']).to_owned()];
+        }
+        let is_word = !segment.is_empty() && !segment.contains(' ');
+        if is_word && !segment.starts_with('(') {
+            return vec![segment.to_owned()];
+        }
+    }
+    Vec::new()
+}
+
+/// What was asked for: the context a complaint must fit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// The command, if it was one.
+    pub(super) command: Option<&'a str>,
+    pub(super) exit_code: Option<i32>,
+}
+
+impl Asked<'_> {
+    /// Whether a complaint is likely one of this call, and not a text that quotes one.
+    pub(super) fn believes(&self, complaint: &Complaint) -> bool {
+        let Some(command) = self.command else { return true };
+        let lower = command.to_ascii_lowercase();
+        // Who searches for a complaint, or prints one, finds it.
+        if !complaint.phrase.is_empty() && lower.contains(complaint.phrase) {
+            return false;
+        }
+        if self.exit_code != Some(0) {
+            return true;
+        }
+        // All went well: only what the command itself names is its own failure.
+        let shell = complaint.program.as_deref().is_none_or(|program| program == "bash" || program == "sh");
+        let names_program = complaint.program.as_deref().is_some_and(|program| has_word(command, program));
+        let subject = complaint.paths.iter().chain(&complaint.host);
+        let has_subject = subject.clone().next().is_some();
+        let names_subject = subject.clone().any(|path| names(command, path));
+        if has_subject { names_subject && (shell || names_program) } else { names_program }
+    }
+
+    /// What a redirection of the command does with a path.
+    pub(super) fn redirection(&self, path: &str) -> Option<Redirection> {
+        let command = self.command?;
+        let mut from = 0_usize;
+        while let Some(at) = command.get(from..)?.find(path) {
+            let start = from.saturating_add(at);
+            let before = command.get(..start)?.trim_end_matches(['"', '\'', ' ']);
+            if before.ends_with('>') || before.ends_with(">|") {
+                return Some(Redirection::Write);
+            }
+            if before.ends_with('<') {
+                return Some(Redirection::Read);
+            }
+            from = start.saturating_add(path.len().max(1));
+        }
+        None
+    }
+
+    /// Where the command went with its last `cd`.
+    pub(super) fn went_to(&self) -> Option<&str> {
+        let command = self.command?;
+        let at = command.rfind("cd ").filter(|at| {
+            command.get(..*at).is_some_and(|before| {
+                before.is_empty() || before.ends_with([' ', ';', '&', '(', '\n', '{', 't'])
+            })
+        })?;
+        let target = command.get(at.saturating_add(3)..)?.trim_start();
+        let end = target.find([' ', ';', '&', '|', ')', '\n']).unwrap_or(target.len());
+        target.get(..end).map(|target| target.trim_matches(['"', '\''])).filter(|t| !t.is_empty())
+    }
+}
+
+/// `< path` or `> path`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Redirection {
+    Read,
+    Write,
+}
+
+/// Whether a word of the command is this program, with or without directories.
+fn has_word(command: &str, program: &str) -> bool {
+    command
+        .split(|c: char| c.is_whitespace() || "|&;()<>`$\"'={}".contains(c))
+        .any(|word| base(word) == program)
+}
+
+/// Whether the command names a path or a directory above it.
+fn names(command: &str, path: &str) -> bool {
+    let mut part = path.trim_end_matches('/');
+    while part.len() > 1 {
+        if command.contains(part) {
+            return true;
+        }
+        part = part.rsplit_once('/').map_or("", |(above, _)| above);
+    }
+    false
+}
