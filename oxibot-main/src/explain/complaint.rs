@@ -123,7 +123,7 @@ impl Complaint {
 }
 
 /// The name without its directories; a shell is `bash` also as `/bin/bash` and `-bash`.
-fn base(program: &str) -> &str {
+pub(super) fn base(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program).trim_start_matches('-')
 }
 
@@ -222,6 +222,15 @@ fn bare(line: &str, lower: &str) -> Option<Complaint> {
     if lower == "memoryerror" || lower.starts_with("memoryerror:") {
         return Some(complaint(Cause::NoMemory, "memoryerror", None, "", Vec::new()));
     }
+    if let Some(found) = cause::find(lower)
+        && matches!(found.cause, Cause::TooLarge | Cause::CpuTime | Cause::BadCall)
+        && let Some((_, rest)) = lower.split_once(": line ")
+        && let Some((_, rest)) = rest.split_once(": ")
+        // bash about a process that was ended: `bash: line 1:   123 File size limit exceeded...`.
+        && rest.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with(found.phrase)
+    {
+        return Some(complaint(found.cause, found.phrase, Some("bash"), "", Vec::new()));
+    }
     for phrase in ["javascript heap out of memory", "std::bad_alloc", "out of memory!"] {
         if lower.ends_with(phrase) {
             return Some(complaint(Cause::NoMemory, phrase, None, "", Vec::new()));
@@ -249,7 +258,9 @@ fn bare(line: &str, lower: &str) -> Option<Complaint> {
 
 /// Everything between quotation marks of any kind.
 fn quoted(text: &str) -> Vec<String> {
-    const MARKS: [(char, char); 5] = [('\'', '\''), ('‘', '’'), ('"', '"'), ('“', '”'), ('`', '\'')];
+    // Old GNU style is `x', Rust's is `x`.
+    const MARKS: [(char, &[char]); 5] =
+        [('\'', &['\'']), ('‘', &['’']), ('"', &['"']), ('“', &['”']), ('`', &['`', '\''])];
     let mut found = Vec::new();
     let mut rest = text;
     while found.len() < MAX_PATHS {
@@ -270,8 +281,9 @@ fn quoted(text: &str) -> Vec<String> {
 
 /// The paths in what a program says before its reason.
 fn paths(text: &str) -> Vec<String> {
-    let named = quoted(&text.replace("n't ", "nt "));
+    let mut named = quoted(&text.replace("n't ", "nt "));
     if !named.is_empty() {
+        named.retain(|name| !matches!(name.as_str(), "standard output" | "standard input"));
         return named;
     }
     for segment in text.rsplit(": ") {
@@ -288,91 +300,4 @@ fn paths(text: &str) -> Vec<String> {
         }
     }
     Vec::new()
-}
-
-/// What was asked for: the context a complaint must fit.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    /// The command, if it was one.
-    pub(super) command: Option<&'a str>,
-    pub(super) exit_code: Option<i32>,
-}
-
-impl Asked<'_> {
-    /// Whether a complaint is likely one of this call, and not a text that quotes one.
-    pub(super) fn believes(&self, complaint: &Complaint) -> bool {
-        let Some(command) = self.command else { return true };
-        let lower = command.to_ascii_lowercase();
-        // Who searches for a complaint, or prints one, finds it.
-        if !complaint.phrase.is_empty() && lower.contains(complaint.phrase) {
-            return false;
-        }
-        if self.exit_code != Some(0) {
-            return true;
-        }
-        // All went well: only what the command itself names is its own failure.
-        let shell = complaint.program.as_deref().is_none_or(|program| program == "bash" || program == "sh");
-        let names_program = complaint.program.as_deref().is_some_and(|program| has_word(command, program));
-        let subject = complaint.paths.iter().chain(&complaint.host);
-        let has_subject = subject.clone().next().is_some();
-        let names_subject = subject.clone().any(|path| names(command, path));
-        if has_subject { names_subject && (shell || names_program) } else { names_program }
-    }
-
-    /// What a redirection of the command does with a path.
-    pub(super) fn redirection(&self, path: &str) -> Option<Redirection> {
-        let command = self.command?;
-        let mut from = 0_usize;
-        while let Some(at) = command.get(from..)?.find(path) {
-            let start = from.saturating_add(at);
-            let before = command.get(..start)?.trim_end_matches(['"', '\'', ' ']);
-            if before.ends_with('>') || before.ends_with(">|") {
-                return Some(Redirection::Write);
-            }
-            if before.ends_with('<') {
-                return Some(Redirection::Read);
-            }
-            from = start.saturating_add(path.len().max(1));
-        }
-        None
-    }
-
-    /// Where the command went with its last `cd`.
-    pub(super) fn went_to(&self) -> Option<&str> {
-        let command = self.command?;
-        let at = command.rfind("cd ").filter(|at| {
-            command.get(..*at).is_some_and(|before| {
-                before.is_empty() || before.ends_with([' ', ';', '&', '(', '\n', '{', 't'])
-            })
-        })?;
-        let target = command.get(at.saturating_add(3)..)?.trim_start();
-        let end = target.find([' ', ';', '&', '|', ')', '\n']).unwrap_or(target.len());
-        target.get(..end).map(|target| target.trim_matches(['"', '\''])).filter(|t| !t.is_empty())
-    }
-}
-
-/// `< path` or `> path`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Redirection {
-    Read,
-    Write,
-}
-
-/// Whether a word of the command is this program, with or without directories.
-fn has_word(command: &str, program: &str) -> bool {
-    command
-        .split(|c: char| c.is_whitespace() || "|&;()<>`$\"'={}".contains(c))
-        .any(|word| base(word) == program)
-}
-
-/// Whether the command names a path or a directory above it.
-fn names(command: &str, path: &str) -> bool {
-    let mut part = path.trim_end_matches('/');
-    while part.len() > 1 {
-        if command.contains(part) {
-            return true;
-        }
-        part = part.rsplit_once('/').map_or("", |(above, _)| above);
-    }
-    false
 }

@@ -5,43 +5,13 @@
 use oxibot_proto::view::{Network, Rest, Temporary, View};
 
 use super::Guess;
+use super::access::{Access, wanted};
+use super::asked::Asked;
 use super::cause::Cause;
-use super::complaint::{Asked, Complaint, Redirection};
+use super::complaint::Complaint;
 use super::network;
 use super::place::{self, Place};
 use super::rule::Rule;
-
-/// What a program wanted of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
-    Read,
-    Write,
-    Change,
-    Execute,
-    Connect,
-    /// It does not say.
-    Open,
-}
-
-impl Access {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Change => "change",
-            Self::Execute => "execute",
-            Self::Connect => "connect",
-            Self::Open => "open",
-        }
-    }
-
-    fn changes(self) -> bool {
-        match self {
-            Self::Write | Self::Change => true,
-            Self::Read | Self::Execute | Self::Connect | Self::Open => false,
-        }
-    }
-}
 
 /// What the wall refused, if that explains the complaint.
 pub(super) fn judge(complaint: &Complaint, view: &View, asked: &Asked<'_>) -> Option<Guess> {
@@ -57,8 +27,10 @@ pub(super) fn judge(complaint: &Complaint, view: &View, asked: &Asked<'_>) -> Op
         }
         Cause::NotPermitted | Cause::Invalid => owner(complaint, view, asked),
         Cause::NoSpace => {
-            let full = |path: &String| place::of(&resolved(path, view), view) == Place::Temporary;
-            let path = complaint.paths.iter().find(|path| full(path))?;
+            let full = |path: &&str| place::of(&resolved(path, view), view) == Place::Temporary;
+            // `error writing 'standard output'` names no path; the command does.
+            let mut named = complaint.paths.iter().map(String::as_str).chain(asked.output());
+            let path = named.find(full)?;
             Some(guess("write", &resolved(path, view), Rule::TmpSize))
         }
         Cause::NoMemory => Some(guess("allocate memory", "", Rule::Memory)),
@@ -206,7 +178,7 @@ fn paths(complaint: &Complaint, view: &View, asked: &Asked<'_>) -> Option<Guess>
     // Of `'a' -> 'b'` it is the target that is refused, more often than not.
     let one = |path: &String| {
         let absolute = resolved(path, view);
-        let access = access(complaint, path, asked);
+        let access = wanted(complaint, path, asked);
         let rule = refused(complaint.cause, access, &absolute, view);
         if let Some(rule) = rule {
             return Some(described(access, absolute, rule, complaint.cause));
@@ -347,85 +319,4 @@ fn of_a_process(path: &str) -> bool {
 /// The directory of a call without a `/tmp` of its own.
 fn own_directory(path: &str) -> bool {
     path.starts_with("/tmp/oxibot-call-")
-}
-
-/// What the program wanted, by its words, by the command's redirections, or by its name.
-fn access(complaint: &Complaint, path: &str, asked: &Asked<'_>) -> Access {
-    const CHANGE: [&str; 4] = ["changing permissions", "changing ownership", "setting times", "chmod"];
-    const WRITE: [&str; 26] = [
-        "create",
-        "touch",
-        "remove",
-        "unlink",
-        "mkdir",
-        "move",
-        "rename",
-        "overwrite",
-        "output",
-        "temporary",
-        "lock",
-        "for writing",
-        "write",
-        "writing",
-        "truncat",
-        "symlink",
-        "hard link",
-        "cannot stat for",
-        "creat",
-        "rmdir",
-        "append",
-        "install",
-        "link",
-        "delete",
-        "copyfile",
-        "preserving",
-    ];
-    const READ: [&str; 8] = [
-        "for reading",
-        "read",
-        "cannot access",
-        "scandir",
-        "opendir",
-        "cannot stat",
-        "change to",
-        "directory '",
-    ];
-    let words = complaint.words.as_str();
-    let has = |list: &[&str]| list.iter().any(|word| words.contains(word));
-    let program = complaint.program.as_deref().unwrap_or_default();
-    if program == "bash" || program == "sh" {
-        return match asked.redirection(path) {
-            Some(Redirection::Write) => Access::Write,
-            Some(Redirection::Read) => Access::Read,
-            None if words.contains("cd: ") => Access::Read,
-            None if matches!(asked.exit_code, Some(126 | 127)) => Access::Execute,
-            None => Access::Open,
-        };
-    }
-    // The words of a path must not speak for the program: they end at it.
-    let words_only = words.split(['\'', '‘', '"']).next().unwrap_or(words);
-    let has_here =
-        |list: &[&str]| list.iter().any(|word| words_only.split('/').next().unwrap_or("").contains(word));
-    if words == "connect" {
-        return Access::Connect;
-    }
-    if has_here(&CHANGE) {
-        return Access::Change;
-    }
-    if has_here(&READ) {
-        return Access::Read;
-    }
-    if has_here(&WRITE) {
-        return Access::Write;
-    }
-    match program {
-        "touch" | "mkdir" | "rm" | "rmdir" | "mv" | "cp" | "ln" | "tee" | "install" | "dd" | "truncate" => {
-            Access::Write
-        }
-        "cat" | "ls" | "grep" | "find" | "head" | "tail" | "less" | "wc" | "stat" | "diff" | "cd" => {
-            Access::Read
-        }
-        _ if has(&["for writing"]) => Access::Write,
-        _ => Access::Open,
-    }
 }

@@ -6,6 +6,8 @@
 //! A program can print what it likes, so a guess is never more than a guess, repeats nothing of the output but a path
 //! or an address, and never names a rule that is not in force ([`rule::Rule::in_force`]).
 
+mod access;
+mod asked;
 mod cause;
 mod complaint;
 mod judge;
@@ -13,12 +15,15 @@ mod network;
 mod place;
 mod rule;
 mod section;
+#[cfg(test)]
+mod tests;
 
 use oxibot_proto::message::{CallResult, Certainty, Violation};
 use oxibot_proto::view::View;
 
 use crate::render::neutral;
-use complaint::{Asked, Complaint};
+use asked::Asked;
+use complaint::Complaint;
 pub use section::{quote_forged, section};
 
 /// Most violations of one result. A hostile program must not fill the conversation with reasons.
