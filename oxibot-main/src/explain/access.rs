@@ -38,7 +38,7 @@ impl Access {
 /// Words of a program that changes owner, mode or times.
 const CHANGE: [&str; 4] = ["changing permissions", "changing ownership", "setting times", "chmod"];
 /// Words of a program that reads.
-const READ: [&str; 6] = ["for reading", "read", "cannot access", "cannot stat", "scandir", "change to"];
+const READ: [&str; 5] = ["read", "cannot access", "cannot stat", "scandir", "change to"];
 /// Words of a program that makes, changes or removes a file.
 const WRITE: [&str; 18] = [
     "append",
@@ -81,17 +81,20 @@ pub(super) fn wanted(complaint: &Complaint, path: &str, asked: &Asked<'_>) -> Ac
             Access::Open
         };
     }
-    if complaint.words == "connect" {
-        return Access::Connect;
+    match complaint.words.as_str() {
+        "connect" => return Access::Connect,
+        "spawn" => return Access::Execute,
+        _ => {}
     }
     // A path's own words must not speak for the program: they end where it begins.
     let words = complaint.words.split(['\'', '‘', '"', '`', '/']).next().unwrap_or_default();
     let says = |list: &[&str]| list.iter().any(|word| words.contains(word));
+    let ends = |list: &[&str]| list.iter().any(|word| complaint.words.ends_with(word));
     if says(&CHANGE) {
         Access::Change
-    } else if says(&READ) {
+    } else if says(&READ) || ends(&["for reading"]) {
         Access::Read
-    } else if says(&WRITE) || complaint.words.ends_with("for writing") {
+    } else if says(&WRITE) || ends(&["for writing", "for output"]) {
         Access::Write
     } else {
         by_name(program)
@@ -103,7 +106,7 @@ fn by_name(program: &str) -> Access {
         "cp" | "dd" | "install" | "ln" | "mkdir" | "mv" | "rm" | "rmdir" | "tee" | "touch" | "truncate" => {
             Access::Write
         }
-        "cat" | "diff" | "find" | "grep" | "head" | "ls" | "sort" | "stat" | "tail" | "wc" => Access::Read,
+        "cat" | "diff" | "find" | "grep" | "head" | "ls" | "stat" | "tail" | "wc" => Access::Read,
         _ => Access::Open,
     }
 }

@@ -44,6 +44,8 @@ const RELAYED: [&str; 6] =
 pub(super) struct Context {
     /// A traceback went through Python's `socket` module.
     socket: bool,
+    /// A reason without a path, for a line that names the path only.
+    reason: Option<Cause>,
 }
 
 /// What a program says.
@@ -87,7 +89,24 @@ impl Complaint {
         if let Some(complaint) = bare(line, &lower) {
             return Some(complaint);
         }
+        let reason = context.reason.take();
+        if let Some(path) =
+            lower.strip_prefix("zip error: could not create output file (").and_then(|_| inside(line))
+        {
+            return Some(Self {
+                program: Some("zip".to_owned()),
+                words: "create".to_owned(),
+                cause: reason?,
+                phrase: "could not create output file",
+                paths: vec![path.to_owned()],
+                host: None,
+            });
+        }
         let found = cause::find(&lower)?;
+        if lower.starts_with("zip i/o error: ") {
+            context.reason = Some(found.cause);
+            return None;
+        }
         let complaint = |words: &str, program: Option<&str>, paths: Vec<String>| Self {
             program: program.map(|program| base(program).to_owned()),
             // An apostrophe opens no quotation.
@@ -132,8 +151,8 @@ fn head(before: &str) -> Option<&str> {
     if let Some(head) = before.strip_suffix(": ") {
         return Some(head);
     }
-    // bash: `kill: (1) - `.
-    if let Some(head) = before.strip_suffix(" - ") {
+    // bash: `kill: (1) - `; openssl: `Can't open "x" for writing, `.
+    if let Some(head) = before.strip_suffix(" - ").or_else(|| before.strip_suffix(", ")) {
         return Some(head);
     }
     // `/etc/x (Permission denied)`, `/etc/x - open (13: Permission denied)`.
@@ -142,6 +161,11 @@ fn head(before: &str) -> Option<&str> {
     number.bytes().all(|byte| byte.is_ascii_digit()).then(|| {
         head.rsplit_once(" - ").map_or(head, |(path, call)| if call.contains('/') { head } else { path })
     })
+}
+
+/// What stands in the last parentheses.
+fn inside(line: &str) -> Option<&str> {
+    line.trim_end().strip_suffix(')')?.rsplit_once('(').map(|(_, path)| path)
 }
 
 /// Whether nothing but an ending follows a reason.
@@ -231,15 +255,26 @@ fn bare(line: &str, lower: &str) -> Option<Complaint> {
     {
         return Some(complaint(found.cause, found.phrase, Some("bash"), "", Vec::new()));
     }
+    // Node: `Error: spawnSync /opt/x ENOENT`.
+    if let Some((_, rest)) = line.split_once("rror: spawn")
+        && let Some((_, rest)) = rest.split_once(' ')
+        && let Some((path, code)) = rest.rsplit_once(' ')
+        && let Some(cause) = cause::of_code(code)
+    {
+        return Some(complaint(cause, "", None, "spawn", vec![path.to_owned()]));
+    }
     for phrase in ["javascript heap out of memory", "std::bad_alloc", "out of memory!"] {
         if lower.ends_with(phrase) {
             return Some(complaint(Cause::NoMemory, phrase, None, "", Vec::new()));
         }
     }
-    if let Some(rest) = line.strip_prefix("fatal: repository '")
-        && let Some(path) = rest.strip_suffix("' does not exist")
-    {
-        return Some(complaint(Cause::Missing, "does not exist", Some("git"), "open", vec![path.to_owned()]));
+    for (start, end) in [
+        ("fatal: repository '", "' does not exist"),
+        ("fatal: '", "' does not appear to be a git repository"),
+    ] {
+        if let Some(path) = line.strip_prefix(start).and_then(|rest| rest.strip_suffix(end)) {
+            return Some(complaint(Cause::Missing, end, Some("git"), "open", vec![path.to_owned()]));
+        }
     }
     for (phrase, cause) in [
         ("cannot connect to the docker daemon at unix://", Cause::Missing),

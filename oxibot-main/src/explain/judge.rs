@@ -132,6 +132,10 @@ fn machine(complaint: &Complaint, view: &View, asked: &Asked<'_>) -> Option<Gues
     if words.contains("netlink") {
         return told("open a socket", Rule::Socket);
     }
+    if words == "python" && complaint.paths.is_empty() && asked.command.is_some_and(|c| c.contains(".kill("))
+    {
+        return told("signal a process", Rule::Signals);
+    }
     if words == "python socket" && complaint.paths.is_empty() {
         return told("open a socket", Rule::Socket);
     }
@@ -161,7 +165,8 @@ fn sets_id(command: &str) -> bool {
 fn owner(complaint: &Complaint, view: &View, asked: &Asked<'_>) -> Option<Guess> {
     let words = complaint.words.as_str();
     let path = complaint.paths.first()?;
-    if words.contains("changing ownership") || words.contains("changing group") || words.contains("chown") {
+    let python = words == "python" && asked.command.is_some_and(|command| command.contains("chown"));
+    if python || ["changing ownership", "changing group", "chown"].iter().any(|said| words.contains(said)) {
         return Some(guess("change", &resolved(path, view), Rule::Identity));
     }
     // Files of others outside: chmod, utime.
@@ -190,7 +195,22 @@ fn paths(complaint: &Complaint, view: &View, asked: &Asked<'_>) -> Option<Guess>
         let rule = refused(complaint.cause, access, &there, view)?;
         Some(described(access, there, rule, complaint.cause))
     };
-    complaint.paths.iter().rev().find_map(one)
+    complaint.paths.iter().rev().find_map(one).or_else(|| astray(complaint, view, asked))
+}
+
+/// A file of the workspace is never on a read-only file system: a name relative to a guarded directory, or a link.
+fn astray(complaint: &Complaint, view: &View, asked: &Asked<'_>) -> Option<Guess> {
+    let path = resolved(complaint.paths.last()?, view);
+    let here = complaint.cause == Cause::ReadOnly && place::of(&path, view) == Place::Inside;
+    if !here || view.temporary != Temporary::Own {
+        return None;
+    }
+    let guarded =
+        view.guarded.iter().find(|name| asked.command.is_some_and(|text| text.contains(name.as_str())));
+    Some(match guarded {
+        Some(name) => guess("write", &place::resolve(name, &view.workspace), Rule::Protect),
+        None => guess("write", &path, Rule::Link),
+    })
 }
 
 fn described(access: Access, path: String, rule: Rule, cause: Cause) -> Guess {
@@ -246,13 +266,17 @@ fn refused(cause: Cause, access: Access, path: &str, view: &View) -> Option<Rule
             Place::Kernel => Some(Rule::View),
             Place::Proc => of_a_process(path).then_some(Rule::Proc),
             Place::Temporary => (!mounts && !own_directory(path)).then_some(Rule::PrivateTmp),
-            // With mounts it would be read-only, not denied: then its owner denies it.
-            Place::Readable => (!mounts
-                && match access {
-                    Access::Write | Access::Change | Access::Open => true,
+            // What all may read is refused to who would change it: by its owner first, and by the wall if not. Of
+            // `sandbox.read` its owner may refuse a part.
+            Place::Readable => {
+                let system = view.system.iter().any(|root| place::within(path, root));
+                match access {
+                    Access::Write | Access::Change => true,
+                    Access::Open => !mounts || system,
                     Access::Read | Access::Execute | Access::Connect => false,
-                })
-            .then_some(Rule::ReadOnly),
+                }
+                .then_some(Rule::ReadOnly)
+            }
             Place::Workspace
             | Place::Inside
             | Place::Guarded

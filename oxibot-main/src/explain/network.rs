@@ -73,7 +73,9 @@ pub(super) fn read(line: &str, lower: &str) -> Option<Complaint> {
     };
     let before = line.get(..found.start)?;
     let after = line.get(found.end..)?.trim_end();
-    if !matches!(after, "" | "." | ">" | ")" | "'))" | "\"))") {
+    let perl = after.starts_with(" at ") && after.contains(" line ");
+    let relayed = after.starts_with("')");
+    if !(matches!(after, "" | "." | ">" | ")" | "\"))") || perl || relayed) {
         return None;
     }
     // wget: `Connecting to 1.1.1.1:80... failed: `.
@@ -99,8 +101,8 @@ pub(super) fn read(line: &str, lower: &str) -> Option<Complaint> {
             .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'))
             && (kind.is_empty() || kind.contains("rror"))
     });
-    let shell = before.ends_with("bash: connect: ");
-    (python || shell).then(|| complaint(cause, found.phrase, None, String::new()))
+    let connect = before.ends_with(": connect: ");
+    (python || connect).then(|| complaint(cause, found.phrase, None, String::new()))
 }
 
 /// The host at the beginning of `text`, in quotation marks or not, without a port.

@@ -13,6 +13,8 @@ pub(super) enum Rule {
     ViewWrite,
     /// As [`Rule::View`], and it is a socket of the machine.
     Service,
+    /// As [`Rule::ViewWrite`], by a name inside.
+    Link,
     /// There, and read-only.
     ReadOnly,
     /// A guarded name.
@@ -71,7 +73,7 @@ impl Rule {
     /// Stable id, as in `why` and in the documentation.
     pub(super) fn id(self) -> &'static str {
         match self {
-            Self::View | Self::ViewWrite | Self::Service => "view",
+            Self::View | Self::ViewWrite | Self::Service | Self::Link => "view",
             Self::ReadOnly => "read-only",
             Self::Protect => "protect",
             Self::Workspace => "workspace",
@@ -110,6 +112,7 @@ impl Rule {
             Self::Covered => !view.covered.is_empty(),
             Self::Workspace | Self::Apart | Self::TmpSize => mounts,
             Self::Loopback => view.network == Network::Own,
+            Self::Link => mounts,
             Self::Devices
             | Self::Proc
             | Self::Network
@@ -147,6 +150,10 @@ impl Rule {
             Self::ViewWrite => {
                 ("outside the workspace".to_owned(), format!("write below {workspace} instead"))
             }
+            Self::Link => (
+                "it leads out of the workspace".to_owned(),
+                format!("write to a file below {workspace} itself"),
+            ),
             Self::Service => (
                 "services of the machine are out of reach".to_owned(),
                 "do without it, or ask the user to do it".to_owned(),

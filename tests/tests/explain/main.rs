@@ -127,8 +127,10 @@ fn has(program: &str) -> bool {
 }
 
 fn missing_program(command: &str) -> Option<&'static str> {
-    const NEEDED: [&str; 12] =
-        ["python3", "perl", "node", "git", "gcc", "make", "curl", "wget", "ssh", "sqlite3", "strace", "tar"];
+    const NEEDED: [&str; 20] = [
+        "python3", "perl", "node", "git", "gcc", "make", "curl", "wget", "ssh", "sqlite3", "strace", "tar",
+        "pip", "zip", "unzip", "ar", "awk", "openssl", "patch", "gzip",
+    ];
     NEEDED.into_iter().find(|program| {
         command.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == *program) && !has(program)
     })
