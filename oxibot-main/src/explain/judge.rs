@@ -115,7 +115,7 @@ fn machine(complaint: &Complaint, view: &View, asked: &Asked<'_>) -> Option<Gues
         "date" | "hwclock" => return told("set the clock", Rule::Privileges),
         "hostname" => return told("set the host name", Rule::Privileges),
         "nice" | "renice" => return told("raise a priority", Rule::Privileges),
-        "mknod" => return Some(guess("make a device", &path(), Rule::Devices)),
+        "mknod" => return Some(guess("make a device", &path(), Rule::DeviceNode)),
         "socket" => return told("open a socket", Rule::Socket),
         "rtnetlink answers" => return told("change the network", Rule::Network),
         _ => {}

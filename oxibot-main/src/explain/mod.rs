@@ -63,11 +63,14 @@ pub fn violations(result: &CallResult, command: Option<&str>) -> Vec<Violation> 
     }
     if let Some(view) = &result.view {
         for guess in guesses(result, view, command) {
-            let id = format!("(rule {})", guess.rule.id());
-            // What is certain need not be guessed; an address or a path is still news.
-            let told = all
-                .iter()
-                .any(|known| known.why.contains(&id) && (guess.path.is_empty() || known.path == guess.path));
+            // What is certain need not be guessed. An address or a path is still news, but not that of a device.
+            let same = format!("(rule {})", guess.rule.id());
+            let device = guess.rule == rule::Rule::DeviceNode || guess.rule == rule::Rule::SetId;
+            let news = !guess.path.is_empty() && !device;
+            let told = all.iter().filter(|known| known.certainty == Certainty::Kernel).any(|known| {
+                let alike = guess.rule.told_as().iter().any(|id| known.why.contains(&format!("(rule {id}")));
+                (known.why.contains(&same) || alike) && (!news || known.path == guess.path)
+            });
             if !told {
                 all.push(Violation {
                     what: guess.what.to_owned(),

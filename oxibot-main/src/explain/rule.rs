@@ -31,6 +31,8 @@ pub(super) enum Rule {
     TmpSize,
     /// Few devices, no terminal.
     Devices,
+    /// No device nodes.
+    DeviceNode,
     /// `/proc` of the call.
     Proc,
     /// No network.
@@ -81,16 +83,17 @@ impl Rule {
             Self::PrivateTmp | Self::Apart => "private-tmp",
             Self::TmpSize => "limits.tmp",
             Self::Devices => "devices",
+            Self::DeviceNode => "files.device",
             Self::Proc => "proc",
             Self::Network | Self::Loopback => "network",
-            Self::Socket => "socket",
-            Self::SetId => "set-id",
+            Self::Socket => "sockets",
+            Self::SetId => "files.set-id",
             Self::Identity => "identity",
             Self::Signals => "signals",
-            Self::Mount => "mount",
-            Self::Namespaces => "namespaces",
-            Self::Ptrace => "ptrace",
-            Self::Privileges => "privileges",
+            Self::Mount => "mounts",
+            Self::Namespaces => "mounts.namespace",
+            Self::Ptrace => "processes.trace",
+            Self::Privileges => "kernel",
             Self::Limits => "limits",
             Self::Memory => "limits.memory",
             Self::Processes => "limits.processes",
@@ -98,6 +101,43 @@ impl Rule {
             Self::FileSize => "limits.file_size",
             Self::Cpu => "limits.cpu",
             Self::SystemCalls => "system-calls",
+        }
+    }
+
+    /// Beginnings of the ids of rules whose refusal the kernel tells, where one of them would have caused the same.
+    pub(super) fn told_as(self) -> &'static [&'static str] {
+        match self {
+            Self::Socket => &["sockets."],
+            Self::Network => &["sockets."],
+            Self::SetId => &["files.set-id"],
+            Self::Mount => &["mounts."],
+            Self::Namespaces => &["mounts.namespace"],
+            Self::Ptrace => &["processes."],
+            Self::Privileges => &["kernel.", "bare."],
+            Self::Signals => &["bare.signal"],
+            Self::DeviceNode => &["files.device"],
+            Self::Limits => &["bare.others"],
+            Self::View
+            | Self::ViewWrite
+            | Self::Service
+            | Self::Link
+            | Self::ReadOnly
+            | Self::Protect
+            | Self::Workspace
+            | Self::Covered
+            | Self::PrivateTmp
+            | Self::Apart
+            | Self::TmpSize
+            | Self::Devices
+            | Self::Proc
+            | Self::Loopback
+            | Self::Identity
+            | Self::Memory
+            | Self::Processes
+            | Self::OpenFiles
+            | Self::FileSize
+            | Self::Cpu
+            | Self::SystemCalls => &[],
         }
     }
 
@@ -114,6 +154,7 @@ impl Rule {
             Self::Loopback => view.network == Network::Own,
             Self::Link => mounts,
             Self::Devices
+            | Self::DeviceNode
             | Self::Proc
             | Self::Network
             | Self::Socket
@@ -193,6 +234,10 @@ impl Rule {
             Self::Devices => (
                 "a call has no terminal, no disk and few devices".to_owned(),
                 "read from and write to files instead".to_owned(),
+            ),
+            Self::DeviceNode => (
+                "no device can be made".to_owned(),
+                "use the devices that are there (/dev/null, /dev/zero, /dev/urandom)".to_owned(),
             ),
             Self::Proc => (
                 "a call sees its own processes only and cannot change kernel settings".to_owned(),

@@ -10,6 +10,7 @@ use oxibot_proto::message::{Certainty, Denial, Outcome, Violation};
 use oxibot_proto::settings::Limits;
 
 use super::life::Conclusion;
+use crate::wall::explain_rule;
 use crate::wire::{LimitEvents, Refusal};
 
 /// Most violations of one result. A hostile call must not fill the conversation with reasons.
@@ -121,14 +122,42 @@ fn by_limit(limit: &str, limits: &Limits) -> Option<Violation> {
     Some(kernel(what, "", why))
 }
 
-/// System calls the filter refused.
+/// System calls the filter refused: each rule's own words, and the family of a socket.
 pub(crate) fn refusals(refusals: &[Refusal]) -> Vec<Violation> {
     refusals
         .iter()
         .map(|refusal| {
-            kernel(&refusal.rule, "", format!("the system call filter refuses it (rule {})", refusal.rule))
+            let rule = &refusal.rule;
+            let [family, ..] = refusal.arguments;
+            let object = if rule.starts_with("sockets.") { family_name(family) } else { String::new() };
+            match explain_rule(rule) {
+                Some(text) => {
+                    kernel(text.what, &object, format!("{} (rule {rule}); {}", text.why, text.instead))
+                }
+                None => kernel(rule, &object, format!("the system call filter refuses it (rule {rule})")),
+            }
         })
         .collect()
+}
+
+/// Families that are met; others by number.
+fn family_name(family: u64) -> String {
+    const NAMES: [(libc::c_int, &str); 12] = [
+        (libc::AF_UNIX, "AF_UNIX"),
+        (libc::AF_INET, "AF_INET"),
+        (libc::AF_INET6, "AF_INET6"),
+        (libc::AF_NETLINK, "AF_NETLINK"),
+        (libc::AF_PACKET, "AF_PACKET"),
+        (libc::AF_VSOCK, "AF_VSOCK"),
+        (libc::AF_ALG, "AF_ALG"),
+        (libc::AF_BLUETOOTH, "AF_BLUETOOTH"),
+        (libc::AF_CAN, "AF_CAN"),
+        (libc::AF_TIPC, "AF_TIPC"),
+        (libc::AF_RDS, "AF_RDS"),
+        (libc::AF_XDP, "AF_XDP"),
+    ];
+    let known = NAMES.iter().find(|(number, _)| u64::try_from(*number).is_ok_and(|number| number == family));
+    known.map_or_else(|| format!("address family {family}"), |(_, name)| (*name).to_owned())
 }
 
 /// What the git guard did or saw, from its own note.
@@ -149,4 +178,103 @@ fn effect(note: &str) -> Violation {
     let done = if did.starts_with("put back") { "put back after the call" } else { "not put back" };
     let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     observed(&what, path, format!("{done}{reason} {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conclusion(outcome: Outcome) -> Conclusion {
+        Conclusion {
+            outcome,
+            exit_code: None,
+            signal: None,
+            usage: None,
+            notes: Vec::new(),
+            refusals: Vec::new(),
+            limits: LimitEvents::default(),
+        }
+    }
+
+    fn told(conclusion: &Conclusion, seen: &[String]) -> Vec<Violation> {
+        program(conclusion, &Limits::default(), Duration::from_secs(7), seen)
+    }
+
+    #[test]
+    fn refused_socket_is_named_by_its_family_and_rule() {
+        let refusal = |rule: &str, family| Refusal { rule: rule.into(), arguments: [family, 1, 0] };
+        let said = refusals(&[
+            refusal("sockets.family", 40),
+            refusal("sockets.none", 4711),
+            refusal("mounts.mount", 5),
+            refusal("no.such", 5),
+        ]);
+        assert!(said.iter().all(|violation| violation.certainty == Certainty::Kernel));
+        let paths: Vec<_> = said.iter().map(|violation| violation.path.as_str()).collect();
+        assert_eq!(paths, ["AF_VSOCK", "address family 4711", "", ""]);
+        for (violation, rule) in
+            said.iter().zip(["sockets.family", "sockets.none", "mounts.mount", "no.such"])
+        {
+            assert!(violation.why.contains(&format!("(rule {rule})")), "{violation:?}");
+        }
+        assert!(
+            said.iter().take(3).all(|violation| violation.why.contains("); ")),
+            "what to do instead: {said:?}"
+        );
+    }
+
+    #[test]
+    fn limits_are_told_with_their_values_and_once() {
+        for (limit, rule, value) in [
+            ("memory", "limits.memory", "8192 MiB"),
+            ("processes", "limits.processes", "512"),
+            ("cpu", "limits.cpu", "600 s"),
+            ("file_size", "limits.file_size", "4096 MiB"),
+        ] {
+            let mut conclusion = conclusion(Outcome::Killed { limit: Some(limit.into()) });
+            conclusion.limits = LimitEvents { out_of_memory: u32::from(limit == "memory"), processes: 0 };
+            let said = told(&conclusion, &[]);
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert!(
+                said[0].why.contains(&format!("(rule {rule})")) && said[0].why.contains(value),
+                "{said:?}"
+            );
+        }
+        let mut survived = conclusion(Outcome::Completed);
+        survived.limits = LimitEvents { out_of_memory: 1, processes: 3 };
+        assert_eq!(told(&survived, &[]).len(), 2, "a child that was ended is told too");
+        let late = told(&conclusion(Outcome::TimedOut), &[]);
+        assert!(late[0].why.contains("7 s") && late[0].why.contains("(rule limits.timeout)"), "{late:?}");
+    }
+
+    #[test]
+    fn effects_are_observed_and_all_are_bounded() {
+        let seen = [
+            "put back core.fsmonitor in .git/config: git would run it on the host".to_owned(),
+            "created_executable_config: .git/hooks/pre-commit".to_owned(),
+            "could not put back .git: it was a directory".to_owned(),
+        ];
+        let said = told(&conclusion(Outcome::Completed), &seen);
+        let shown: Vec<_> = said.iter().map(|v| (v.what.as_str(), v.path.as_str(), v.certainty)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("set core.fsmonitor", ".git/config", Certainty::Observed),
+                ("create", ".git/hooks/pre-commit", Certainty::Observed),
+                ("change", ".git", Certainty::Observed),
+            ]
+        );
+        assert!(said[2].why.contains("not put back"), "{said:?}");
+        let many = vec![String::from("put back a in b: c"); 100];
+        assert_eq!(told(&conclusion(Outcome::Completed), &many).len(), MAX_VIOLATIONS);
+    }
+
+    #[test]
+    fn denial_of_a_path_is_told_with_its_rule_and_hint() {
+        let denial =
+            Denial { rule: "path.outside".into(), reason: "it leads out".into(), hint: "stay".into() };
+        let said = denied(&Outcome::Denied(denial), "read", "/etc/shadow");
+        assert_eq!(said[0].why, "it leads out (rule path.outside); stay");
+        assert_eq!(denied(&Outcome::Completed, "read", "x"), []);
+    }
 }
