@@ -19,6 +19,15 @@ const MARK: &str = "[wall]";
 pub fn section(violations: &[Violation]) -> String {
     let mut text = String::new();
     for (number, violation) in violations.iter().enumerate() {
+        // An address is looked up by two families; the reason is one.
+        let again = |earlier: &Violation| {
+            earlier.certainty == Certainty::Kernel
+                && earlier.what == violation.what
+                && earlier.why == violation.why
+        };
+        if violations.iter().take(number).any(again) {
+            continue;
+        }
         let line = line(violation);
         let left = violations.len().saturating_sub(number);
         if text.len().saturating_add(line.len()) > MAX_SECTION.saturating_sub("[wall] and 1000 more\n".len())

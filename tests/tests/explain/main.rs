@@ -105,18 +105,26 @@ fn fault(case: &Case, said: &[Violation], workspace: &str) -> Option<String> {
         return (!said.is_empty()).then(|| "nothing was refused".to_owned());
     };
     let path = path.replace("{W}", workspace);
+    // Rules of the filter, where the kernel tells of it, are worded by themselves.
+    let by_kernel = |violation: &Violation| {
+        violation.certainty == Certainty::Kernel
+            && match expected {
+                "network" => rule(violation).starts_with("sockets."),
+                "signals" => rule(violation) == "bare.signal",
+                other => fits(other, rule(violation)),
+            }
+    };
     let right = |violation: &Violation| {
-        (what == "any" || violation.what == what)
-            && fits(&path, &violation.path)
-            && fits(expected, rule(violation))
+        by_kernel(violation)
+            || ((what == "any" || violation.what == what)
+                && fits(&path, &violation.path)
+                && fits(expected, rule(violation)))
     };
     if !said.iter().any(right) {
         return Some(format!("{what} {path} by {expected} was refused"));
     }
-    // Whoever names another rule too sends the reader the wrong way. A socket that is refused is the network's end.
-    let stray = said.iter().find(|violation| {
-        !fits(expected, rule(violation)) && (expected != "network" || !rule(violation).starts_with("socket"))
-    });
+    // Whoever names another rule too sends the reader the wrong way.
+    let stray = said.iter().find(|violation| !fits(expected, rule(violation)) && !by_kernel(violation));
     stray.map(|stray| format!("{} has nothing to do with it", rule(stray)))
 }
 
