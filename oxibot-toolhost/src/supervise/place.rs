@@ -10,6 +10,7 @@ use oxibot_proto::settings::Limits;
 use oxibot_proto::view::View;
 
 use super::desk::{Answer, Desk};
+use super::sockets::Others;
 use super::workspace::Workspace;
 use crate::wall::{self, Nursery, ReadyInit, Zygote, ZygoteEvent};
 use crate::wire::{Profile, ToZygote, WallFault};
@@ -56,6 +57,7 @@ pub(crate) enum Happened {
 pub(crate) struct Place {
     pub(crate) workspace: Workspace,
     profile: Profile,
+    pub(crate) others: Others,
     zygote: Option<Zygote>,
     level: Level,
     pub(crate) ready: VecDeque<ReadyInit>,
@@ -72,6 +74,7 @@ impl Place {
     pub(crate) fn new(workspace: Workspace, profile: Profile, level: Level, now: Instant) -> Self {
         Self {
             workspace,
+            others: Others::new(&profile),
             profile,
             zygote: None,
             level,

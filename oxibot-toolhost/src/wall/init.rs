@@ -27,6 +27,7 @@ use super::payload::{self, Parts};
 use super::refusals::Refusals;
 use super::running::{self, Payload};
 use super::seccomp::{Above, PayloadFilter};
+use super::sockets::{self, Hidden};
 use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
 use crate::wire::{Ending, FromInit, Job, LimitEvents, Profile, WallFault};
@@ -150,7 +151,14 @@ fn start(
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let workspace = open(path, flags, Mode::empty()).step_on("open", path.display())?;
     match ground.plan {
-        Plan::Full => private::guard(workspace.as_fd(), &ground.profile.protect)?,
+        Plan::Full => {
+            private::guard(workspace.as_fd(), &ground.profile.protect)?;
+            match sockets::hide(&ground.profile, ground.abi, &job.sockets)? {
+                Hidden::Yes(None) => {}
+                Hidden::Yes(Some(found)) => channel.send(&FromInit::Sockets(found), &[])?,
+                Hidden::No(denial) => return Ok(Started::Refused(FromInit::Unsafe(denial))),
+            }
+        }
         Plan::Bare | Plan::Off => {}
     }
     let processes = usize::try_from(job.limits.processes).unwrap_or(usize::MAX);

@@ -32,6 +32,7 @@ mod refusals;
 mod ruleset;
 mod running;
 mod seccomp;
+mod sockets;
 mod verify;
 mod view;
 mod zygote;
