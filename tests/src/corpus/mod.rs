@@ -91,6 +91,47 @@ pub enum Gap {
     PathMetadata,
     /// The list of processes and their command lines.
     ProcessList,
+    /// What `/proc` lists for the whole machine besides processes: sockets (`/proc/net`), System V objects
+    /// (`/proc/sysvipc`). Landlock cannot take a part of `/proc` out.
+    MachineLists,
+    /// `/tmp` is a directory of the machine's, not a file system of its own size.
+    NoPrivateTmp,
+    /// Where no cgroup is delegated (an ordinary user without systemd), memory is bounded by process, at every level.
+    NoCgroup,
+}
+
+impl Gap {
+    /// Whether a call by that caller at that level has it.
+    #[must_use]
+    pub const fn open(self, caller: Caller, level: Namespaces) -> bool {
+        match self {
+            Self::FileMetadata
+            | Self::Locks
+            | Self::PathMetadata
+            | Self::ProcessList
+            | Self::MachineLists
+            | Self::NoPrivateTmp => matches!(level, Namespaces::Without),
+            Self::NoCgroup => matches!(caller, Caller::Ordinary),
+        }
+    }
+}
+
+/// By whom a call is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// root.
+    Root,
+    /// Anybody else.
+    Ordinary,
+}
+
+/// Whether there are namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Level `full`.
+    With,
+    /// Level `kernel`.
+    Without,
 }
 
 /// What an attack took, for [`Attack::bound`].

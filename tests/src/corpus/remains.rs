@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::processes::{self, Process};
 
 /// Places everybody may write to, and a few nobody should.
-const SHARED: [&str; 18] = [
+const SHARED: [&str; 21] = [
     "/tmp",
     "/var/tmp",
     "/dev/shm",
@@ -33,7 +33,13 @@ const SHARED: [&str; 18] = [
     "/usr/share",
     "/boot",
     "/var/spool/cron/crontabs",
+    "/etc/cron.d",
+    "/etc/profile.d",
+    "/etc/init.d",
 ];
+
+/// How often in a row nothing must be found.
+const LOOKS: u32 = 3;
 
 /// Makes this process the one orphans below it are given to.
 ///
@@ -66,12 +72,18 @@ pub fn processes(spared: u32, toolhost: bool) -> Vec<Process> {
 #[must_use]
 pub fn lasting(spared: u32, toolhost: bool, patience: Duration) -> Vec<Process> {
     let start = Instant::now();
+    let mut calm = 0;
     loop {
         let left = processes(spared, toolhost);
-        if left.is_empty() || start.elapsed() > patience {
+        if !left.is_empty() && start.elapsed() > patience {
             return left;
         }
-        std::thread::sleep(Duration::from_millis(20));
+        // One look can miss what forks and ends all the time.
+        calm = if left.is_empty() { calm + 1 } else { 0 };
+        if calm == LOOKS {
+            return Vec::new();
+        }
+        std::thread::sleep(Duration::from_millis(if left.is_empty() { 4 } else { 20 }));
     }
 }
 

@@ -378,7 +378,7 @@ impl Kept {
 
     fn finish(self) -> (Vec<u8>, usize) {
         let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(300) && !self.threads.iter().all(|t| t.is_finished()) {
+        while start.elapsed() < Duration::from_millis(100) && !self.threads.iter().all(|t| t.is_finished()) {
             std::thread::sleep(Duration::from_millis(2));
         }
         let mut kept = self.bytes.lock().expect("output");

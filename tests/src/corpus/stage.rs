@@ -202,6 +202,17 @@ impl Stage {
         seen
     }
 
+    /// Takes away what a control left.
+    pub fn remove_system_v(&self) {
+        if !super::remains::system_v(self.key).is_empty() {
+            let key = self.key.to_string();
+            let _ = Command::new("ipcrm")
+                .args(["-M", &key, "-S", &key, "-Q", &key])
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+
     /// How the victim does: what others could have changed about it.
     fn health(&self) -> String {
         let pid = i32::try_from(self.victim.id()).unwrap_or_default();
