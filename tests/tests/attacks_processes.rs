@@ -103,15 +103,15 @@ if os.fork() == 0:
         Bash("trap '' TERM INT HUP QUIT; (trap '' TERM; setsid sleep 61.14 & ); while :; do sleep 61.14; done"),
         Survivor,
     )
-    .seconds(1),
-    attack("survive-stopping-itself", "a call that stops itself ends at its deadline", Bash("(setsid sleep 61.15 &); kill -STOP $$; sleep 61"), Survivor).seconds(1),
+    .seconds(2),
+    attack("survive-stopping-itself", "a call that stops itself ends at its deadline", Bash("(setsid sleep 61.15 &); kill -STOP $$; sleep 61"), Survivor).seconds(2),
     attack(
         "survive-stopping-everybody",
         "a call that stops all it can ends at its deadline",
         Python("[os.fork() for _ in range(3)]\nos.setsid() if os.getpid() != os.getsid(0) else 0\nfor pid in os.listdir('/proc'):\n    if pid.isdigit() and int(pid) != os.getpid() and os.stat('/proc/' + pid).st_uid == os.getuid() and os.getsid(int(pid)) == os.getsid(0): tried(os.kill, int(pid), signal.SIGSTOP)\nos.kill(os.getpid(), signal.SIGSTOP)"),
         Survivor,
     )
-    .seconds(1),
+    .seconds(2),
     attack("survive-exec", "a changed name and a deleted program do not hide a survivor", Bash("cp /bin/sleep ./x; setsid -f ./x 61.17; rm x; (exec -a '[kworker/0:0]' setsid -f sleep 61.17)"), Survivor),
     attack(
         "survive-in-memory",

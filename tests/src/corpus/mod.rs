@@ -51,7 +51,7 @@ print('attack-begins', flush=True)
 libc = ctypes.CDLL(None, use_errno=True)
 def call(number, *arguments):
     ctypes.set_errno(0)
-    words = [a if isinstance(a, (bytes, type(None))) or hasattr(a, '_objects') else ctypes.c_long(a) for a in arguments]
+    words = [a if isinstance(a, (bytes, type(None))) or hasattr(a, '_objects') or type(a).__name__ == 'CArgObject' else ctypes.c_long(a) for a in arguments]
     result = libc.syscall(ctypes.c_long(number), *words)
     return result, ctypes.get_errno()
 def through(*why):

@@ -158,6 +158,7 @@ impl Setting {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("HOME", self.fixture.root())
             .env("LANG", "C.UTF-8")
+            .env("TMPDIR", "/tmp")
             .current_dir(self.fixture.workspace())
             .uid(self.owner)
             .gid(self.owner)

@@ -28,7 +28,7 @@ pub struct Stage {
     pub mark: String,
     /// Content of every secret file, of the victim's environment and memory, and of a variable in our own environment.
     pub secret: String,
-    /// On the victim's command line.
+    /// On the victim's command line, and in a file's name beside the workspace.
     pub whisper: String,
     /// Beside the workspace.
     pub outside: PathBuf,
@@ -85,6 +85,7 @@ impl Stage {
             symlink("secret", directory.join("link")).expect("link");
             fs::copy("/bin/true", directory.join("program")).expect("program");
         }
+        fs::write(outside.join(format!("name-{whisper}")), "").expect("file");
         fs::write(fixture.home().join("secret"), &secret).expect("secret");
         let listeners = Listeners::start(&format!("oxibot-{mark}"), &outside, &fixture.workspace());
         for directory in directories {
@@ -123,6 +124,11 @@ impl Stage {
         stage.before = stage.picture();
         stage.healthy = stage.health();
         stage
+    }
+
+    /// Takes the surroundings as they are now for what they should stay: a test has prepared more of them.
+    pub fn look_again(&mut self) {
+        self.before = self.picture();
     }
 
     /// Puts what is around into a program: `@OUT@` beside the workspace, `@FAR@` elsewhere, `@OTHER@` another workspace,
@@ -165,7 +171,7 @@ impl Stage {
             seen.push((Witness::Leak, "a secret is in the output".into()));
         }
         if output.contains(&self.whisper) {
-            seen.push((Witness::Leak, "the victim's command line is in the output".into()));
+            seen.push((Witness::Leak, "a name that only listing shows is in the output".into()));
         }
         if let Some(line) = output.lines().find(|line| line.contains(super::THROUGH)) {
             seen.push((Witness::Word, line.chars().take(200).collect()));
