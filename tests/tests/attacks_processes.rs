@@ -88,7 +88,7 @@ if os.fork() == 0:
     attack(
         "survive-fork-chain",
         "a process that forks and ends faster than anyone can look does not escape",
-        Perl("if (!fork()) { use POSIX; setsid(); my $end = time() + 30; while (time() < $end) { my $p = fork(); exit 0 if $p; setsid() if !defined $p; select(undef, undef, undef, 0.01); } exit 0; } select(undef, undef, undef, 0.2);"),
+        Perl("if (!fork()) { use POSIX; setsid(); my $end = time() + 30; while (time() < $end) { my $p = fork(); exit 0 if $p; setsid() if !defined $p; select(undef, undef, undef, 0.03); } exit 0; } select(undef, undef, undef, 0.2);"),
         Survivor,
     ),
     attack(

@@ -10,8 +10,6 @@ use crate::fixture::skip;
 
 /// How long what a call started may take to be gone after it.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long a control's survivors are waited for.
-const SOON: Duration = Duration::from_millis(150);
 /// What a control prints where this kernel lacks what it attacks, followed by the reason.
 const MISSING: &str = "MISSING:";
 
@@ -79,7 +77,7 @@ fn one(setting: &mut Setting, attack: &Attack, turn: usize, loud: bool) -> Vec<S
     if loud {
         eprintln!("--- {} {}\n{}", attack.id, ran.ended, excerpt(&ran.output));
     }
-    let patience = if mode.control() { SOON } else { GRACE };
+    let patience = if mode.control() { Duration::ZERO } else { GRACE };
     let left = remains::lasting(stage.victim.id(), mode == Mode::ToolCall, patience);
     let mut seen = stage.witnesses(&ran);
     for process in &left {

@@ -39,7 +39,7 @@ const SHARED: [&str; 21] = [
 ];
 
 /// How often in a row nothing must be found.
-const LOOKS: u32 = 3;
+const LOOKS: u32 = 4;
 
 /// Makes this process the one orphans below it are given to.
 ///
