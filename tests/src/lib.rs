@@ -3,6 +3,7 @@
 
 pub mod corpus;
 pub mod fixture;
+pub mod leftovers;
 pub mod model_server;
 pub mod peer;
 pub mod processes;

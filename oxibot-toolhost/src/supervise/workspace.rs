@@ -203,6 +203,7 @@ impl Workspace {
             protect: settings.sandbox.protect.clone(),
             wanted,
             tmp_mb: settings.limits.tmp_mb,
+            limits: settings.limits,
         }
     }
 
