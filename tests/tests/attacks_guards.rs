@@ -27,6 +27,7 @@ macro_rules! hook {
 }
 
 const ATTACKS: &[Attack] = &[
+    attack("hook-directory-becomes-link", "the hooks directory cannot become a link", Bash(concat!("mkdir scripts; ", hook!(), " > scripts/pre-commit; chmod +x scripts/pre-commit; mv .git/hooks away; rm -rf .git/hooks; ln -s ../scripts .git/hooks")), Word).before(REPOSITORY).after(CARELESS),
     attack("hook-planted", "no hook can be added", Bash(concat!("for h in pre-commit post-commit post-checkout prepare-commit-msg; do ", hook!(), " > .git/hooks/$h; chmod +x .git/hooks/$h; done")), Word).before(REPOSITORY).after(CARELESS),
     attack("hook-directory-exchanged", "the hooks directory cannot be exchanged", Bash(concat!("mv .git/hooks .git/h; rm -rf .git/hooks; mkdir -p .git/hooks; ", hook!(), " > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit")), Word).before(REPOSITORY).after(CARELESS),
     attack("hook-by-parent", "the repository cannot be exchanged around its hooks", Bash(concat!("mv .git g; cp -r g .git; mkdir -p .git/hooks; ", hook!(), " > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit")), Word).before(REPOSITORY).after(CARELESS),
