@@ -130,6 +130,7 @@ fn forged() -> ToMain {
         proven: None,
         duration_ms: 0,
         usage: None,
+        view: None,
     }))
 }
 
