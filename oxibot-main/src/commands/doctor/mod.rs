@@ -3,12 +3,16 @@
 //! Looks, and changes nothing. Only a check that failed gives exit status 1; a key or model that is not set yet is
 //! information.
 
+mod attack;
+mod prometheus;
+mod report;
+mod text;
+
 use std::os::unix::fs::PermissionsExt;
 
 use oxibot_proto::message::{Level, ProtectionState, Proven, ToolhostHello};
-use serde::Serialize;
 
-use crate::cli::{DoctorArgs, Global};
+use crate::cli::{DoctorArgs, Global, ReportFormat};
 use crate::config::{Environment, Loaded, Paths};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
@@ -19,73 +23,23 @@ use crate::render::report::to_line;
 use super::fault::load_quietly;
 use super::oneshot;
 use super::sandbox::state_name;
-use super::tool::wrapped;
-
-/// The whole report, in its frozen shape.
-#[derive(Debug, Serialize)]
-struct Report {
-    level: Option<Level>,
-    checks: Vec<Check>,
-    attacks: Vec<serde_json::Value>,
-}
-
-/// One check.
-#[derive(Debug, Serialize)]
-struct Check {
-    id: String,
-    state: State,
-    found: String,
-    consequence: String,
-    remedy: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Ok,
-    Info,
-    Warn,
-    Fail,
-}
-
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
-        }
-    }
-}
-
-impl Check {
-    fn ok(id: &str, found: impl Into<String>) -> Self {
-        Self::new(id, State::Ok, found, "", "")
-    }
-
-    fn new(id: &str, state: State, found: impl Into<String>, consequence: &str, remedy: &str) -> Self {
-        Self {
-            id: id.to_owned(),
-            state,
-            found: found.into(),
-            consequence: consequence.to_owned(),
-            remedy: remedy.to_owned(),
-        }
-    }
-}
+use report::{Check, Report};
 
 /// Looks and prints.
 pub(super) fn run(global: &Global, args: &DoctorArgs) -> Exit {
+    let format = args.format();
+    let attacks = match if args.attack { attack::run() } else { Ok(Vec::new()) } {
+        Ok(attacks) => attacks,
+        Err(fault) => return fault.report(format == ReportFormat::Json),
+    };
     let mut checks = vec![kernel(), programs()];
     // The toolhost comes before the configuration, as in every command.
     let started = oneshot::start_for_doctor(global);
     let (greeted, toolhost) = match started {
         Ok((greeted, toolhost)) => (Some(greeted), Some(toolhost)),
         Err(fault) => {
-            checks.push(Check::new(
+            checks.push(Check::fail(
                 "toolhost",
-                State::Fail,
                 fault.message,
                 "no tool can run",
                 if fault.hint.is_empty() { "see the lines on standard error" } else { &fault.hint },
@@ -103,27 +57,25 @@ pub(super) fn run(global: &Global, args: &DoctorArgs) -> Exit {
     drop(greeted);
     let finished = toolhost.map(crate::launch::Toolhost::finish);
     if let Some(Err(error)) = finished {
-        checks.push(Check::new(
-            "toolhost",
-            State::Fail,
-            error.to_string(),
-            "it does not end",
-            "end it by hand",
-        ));
+        checks.push(Check::fail("toolhost", error.to_string(), "it does not end", "end it by hand"));
     }
     // Last, because afterwards nothing else can be looked at.
     checks.push(own_confinement());
-    let report = Report { level, checks, attacks: Vec::new() };
-    let printed = super::print(&if args.json { to_line(&report) } else { text(&report) });
-    if report.checks.iter().any(|check| check.state == State::Fail) { Exit::Failed } else { printed }
+    let report = Report { level, checks, attacks };
+    let printed = super::print(&match format {
+        ReportFormat::Json => to_line(&report),
+        ReportFormat::Prometheus => prometheus::exposition(&report),
+        ReportFormat::Text => text::text(&report),
+    });
+    let found = report.exit();
+    if found == Exit::Done { printed } else { found }
 }
 
 fn kernel() -> Check {
     match std::fs::read_to_string("/proc/sys/kernel/osrelease") {
         Ok(release) => Check::ok("kernel", format!("Linux {}", release.trim())),
-        Err(error) => Check::new(
+        Err(error) => Check::warn(
             "kernel",
-            State::Warn,
             format!("/proc cannot be read: {error}"),
             "what holds cannot be seen",
             "mount /proc",
@@ -134,7 +86,7 @@ fn kernel() -> Check {
 fn programs() -> Check {
     match find_toolhost() {
         Ok(program) => Check::ok("programs", format!("{} can be trusted", program.path.display())),
-        Err(error) => Check::new("programs", State::Fail, error.to_string(), "no tool can run", error.hint()),
+        Err(error) => Check::fail("programs", error.to_string(), "no tool can run", error.hint()),
     }
 }
 
@@ -142,13 +94,7 @@ fn places(global: &Global) -> Vec<Check> {
     let paths = match Paths::find(&super::options(global), &Environment::of_process()) {
         Ok(paths) => paths,
         Err(error) => {
-            return vec![Check::new(
-                "home",
-                State::Fail,
-                error.to_string(),
-                "nothing can be kept",
-                &error.hint(),
-            )];
+            return vec![Check::fail("home", error.to_string(), "nothing can be kept", error.hint())];
         }
     };
     let home = paths.home.display();
@@ -156,20 +102,18 @@ fn places(global: &Global) -> Vec<Check> {
         Ok(metadata) if metadata.permissions().mode() & 0o077 == 0 => {
             Check::ok("home", format!("{home} is private"))
         }
-        Ok(metadata) => Check::new(
+        Ok(metadata) => Check::warn(
             "home",
-            State::Warn,
             format!("{home} has mode {:04o}", metadata.permissions().mode() & 0o7777),
             "others of this machine may look into it",
-            &format!("chmod 700 {home}"),
+            format!("chmod 700 {home}"),
         ),
-        Err(_) => Check::new("home", State::Info, format!("{home} is not there yet"), "", ""),
+        Err(_) => Check::info("home", format!("{home} is not there yet"), "", ""),
     }];
     for stop in [paths.home.join("run/stop"), paths.home.join("STOP"), "/run/oxibot/STOP".into()] {
         if stop.symlink_metadata().is_ok() {
-            checks.push(Check::new(
+            checks.push(Check::warn(
                 "stop",
-                State::Warn,
                 format!("{} is there", stop.display()),
                 "every call is refused",
                 "oxibot stop --clear, or remove the file",
@@ -183,29 +127,22 @@ fn configuration(loaded: &Result<Loaded, crate::config::ConfigError>) -> Vec<Che
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
-            return vec![Check::new(
-                "configuration",
-                State::Fail,
-                error.to_string(),
-                "nothing starts",
-                &error.hint(),
-            )];
+            return vec![Check::fail("configuration", error.to_string(), "nothing starts", error.hint())];
         }
     };
     let file = loaded.paths.config_file.display();
     let mut checks = vec![if loaded.file_found {
         Check::ok("configuration", format!("{file} is valid"))
     } else {
-        Check::new("configuration", State::Info, format!("{file} is not there: defaults hold"), "", "")
+        Check::info("configuration", format!("{file} is not there: defaults hold"), "", "")
     }];
     for warning in &loaded.warnings {
-        checks.push(Check::new("configuration", State::Warn, warning.to_string(), "", ""));
+        checks.push(Check::warn("configuration", warning.to_string(), "", ""));
     }
     checks.push(match &loaded.config.agents.defaults.model {
         Some(model) => Check::ok("model", model.clone()),
-        None => Check::new(
+        None => Check::info(
             "model",
-            State::Info,
             "none is chosen",
             "`oxibot agent` has nobody to ask; tools and demo work",
             "oxibot onboard",
@@ -224,25 +161,22 @@ fn wall(hello: &ToolhostHello) -> Vec<Check> {
     let found = format!("{}, {proven}", wall.level.name());
     let mut checks = vec![match wall.level {
         Level::Full => Check::ok("level", found),
-        Level::Kernel | Level::Reduced => Check::new(
+        Level::Kernel | Level::Reduced => Check::warn(
             "level",
-            State::Warn,
             found,
             "some protections are missing, see below",
             "see the protections that are not active",
         ),
-        Level::Off => Check::new(
+        Level::Off => Check::warn(
             "level",
-            State::Warn,
             found,
             "tools can reach everything this user can reach",
             "leave out --no-sandbox",
         ),
     }];
     checks.push(match wall.landlock_abi {
-        0 => Check::new(
+        0 => Check::warn(
             "landlock",
-            State::Warn,
             "this kernel has none",
             "files are guarded by namespaces alone",
             "a kernel from 5.13 on with landlock in its `lsm=` list",
@@ -255,7 +189,7 @@ fn wall(hello: &ToolhostHello) -> Vec<Check> {
         checks.push(match protection.state {
             ProtectionState::Active => Check::ok(&id, "active"),
             ProtectionState::Degraded | ProtectionState::Unavailable => {
-                Check::new(&id, State::Warn, state_name(protection.state), "the wall is weaker here", &detail)
+                Check::warn(&id, state_name(protection.state), "the wall is weaker here", &detail)
             }
         });
     }
@@ -275,74 +209,12 @@ fn own_confinement() -> Check {
         Ok(confined) if confined.missing().is_empty() => {
             Check::ok("main", "confines itself; each refusal was tried")
         }
-        Ok(confined) => Check::new(
+        Ok(confined) => Check::warn(
             "main",
-            State::Warn,
             confined.missing().join("; "),
             "a main that is taken over could do more",
             "a newer kernel",
         ),
-        Err(error) => Check::new("main", State::Fail, error.to_string(), "nothing starts", "a newer kernel"),
-    }
-}
-
-fn text(report: &Report) -> String {
-    let mut text = String::new();
-    for check in &report.checks {
-        let found = neutral::text(&check.found);
-        let mut lines = found.lines();
-        text.push_str(&format!(
-            "{:<5} {}: {}\n",
-            check.state.name(),
-            check.id,
-            lines.next().unwrap_or_default()
-        ));
-        for line in lines {
-            text.push_str(&format!("      {line}\n"));
-        }
-        for (label, value) in [("means", &check.consequence), ("do", &check.remedy)] {
-            for (at, line) in wrapped(&neutral::line(value, 1024), 66).iter().enumerate() {
-                let label = if at == 0 { format!("{label}:") } else { String::new() };
-                text.push_str(&format!("      {label:<7}{line}\n"));
-            }
-        }
-    }
-    text.push_str(&match report.level {
-        Some(level) => format!("level: {}\n", level.name()),
-        None => "level: none, the toolhost does not start\n".to_owned(),
-    });
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_shape_is_frozen() {
-        let report = Report {
-            level: Some(Level::Kernel),
-            checks: vec![Check::new("home", State::Warn, "f", "c", "r")],
-            attacks: Vec::new(),
-        };
-        assert_eq!(
-            to_line(&report),
-            "{\"level\":\"kernel\",\"checks\":[{\"id\":\"home\",\"state\":\"warn\",\"found\":\"f\",\
-             \"consequence\":\"c\",\"remedy\":\"r\"}],\"attacks\":[]}\n"
-        );
-    }
-
-    #[test]
-    fn people_see_state_meaning_and_remedy() {
-        let report = Report {
-            level: None,
-            checks: vec![Check::new("home", State::Warn, "mode 0755", "others may look", "chmod 700 x")],
-            attacks: Vec::new(),
-        };
-        assert_eq!(
-            text(&report),
-            "warn  home: mode 0755\n      means: others may look\n      do:    chmod 700 x\n\
-             level: none, the toolhost does not start\n"
-        );
+        Err(error) => Check::fail("main", error.to_string(), "nothing starts", "a newer kernel"),
     }
 }
