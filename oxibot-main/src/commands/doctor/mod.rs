@@ -1,67 +1,60 @@
 //! `doctor`: what is in order, what is not, what follows from it and what to do.
 //!
-//! Looks, and changes nothing. Only a check that failed gives exit status 1; a key or model that is not set yet is
-//! information.
+//! Looks, and changes nothing. Facts are gathered first, as much of them as can be before this process confines itself
+//! for good; then pure functions judge them, in the order of the table. What cannot be found out is said to be so. Only
+//! a check that failed gives exit status 1; a key, model or file that is not there yet is information.
+//!
+//! Reading order: this file (what is gathered when), `table`, then the checks, then the forms of the report.
 
 mod attack;
+mod cgroups;
+mod channels;
+mod clock;
+mod configuration;
+mod disk;
+mod facts;
+mod files;
+mod gateway;
+mod kernel;
+mod namespaces;
 mod prometheus;
 mod report;
+mod sockets;
+mod table;
 mod text;
+pub(super) mod wall;
 
-use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
-use oxibot_proto::message::{Level, ProtectionState, Proven, ToolhostHello};
+use oxibot_proto::facts::MachineFacts;
+use oxibot_proto::message::{Protection, ToolhostHello};
 
 use crate::cli::{DoctorArgs, Global, ReportFormat};
-use crate::config::{Environment, Loaded, Paths};
+use crate::config::{Environment, Paths};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
-use crate::launch::find_toolhost;
-use crate::render::neutral;
+use crate::launch::{LaunchError, Toolhost, find_toolhost, machine_facts};
 use crate::render::report::to_line;
 
 use super::fault::load_quietly;
 use super::oneshot;
-use super::sandbox::state_name;
-use report::{Check, Report};
+use report::Report;
+use table::{Extent, Facts};
+use wall::{Trouble, WallFacts};
 
 /// Looks and prints.
 pub(super) fn run(global: &Global, args: &DoctorArgs) -> Exit {
     let format = args.format();
-    let attacks = match if args.attack { attack::run() } else { Ok(Vec::new()) } {
-        Ok(attacks) => attacks,
-        Err(fault) => return fault.report(format == ReportFormat::Json),
-    };
-    let mut checks = vec![kernel(), programs()];
-    // The toolhost comes before the configuration, as in every command.
-    let started = oneshot::start_for_doctor(global);
-    let (greeted, toolhost) = match started {
-        Ok((greeted, toolhost)) => (Some(greeted), Some(toolhost)),
-        Err(fault) => {
-            checks.push(Check::fail(
-                "toolhost",
-                fault.message,
-                "no tool can run",
-                if fault.hint.is_empty() { "see the lines on standard error" } else { &fault.hint },
-            ));
-            (None, None)
+    let (extent, attacks) = if args.attack {
+        match attack::run() {
+            Ok(attacks) => (Extent::Wall, attacks),
+            Err(fault) => return fault.report(format == ReportFormat::Json),
         }
+    } else {
+        (Extent::Everything, Vec::new())
     };
-    checks.extend(places(global));
-    let loaded = load_quietly(global);
-    checks.extend(configuration(&loaded));
-    let level = greeted.as_ref().map(|greeted| greeted.hello.wall.level);
-    if let Some(greeted) = &greeted {
-        checks.extend(wall(&greeted.hello));
-    }
-    drop(greeted);
-    let finished = toolhost.map(crate::launch::Toolhost::finish);
-    if let Some(Err(error)) = finished {
-        checks.push(Check::fail("toolhost", error.to_string(), "it does not end", "end it by hand"));
-    }
-    // Last, because afterwards nothing else can be looked at.
-    checks.push(own_confinement());
-    let report = Report { level, checks, attacks };
+    let facts = gather(global);
+    let report = Report { level: facts.wall.level(), checks: table::judge(&facts, extent), attacks };
     let printed = super::print(&match format {
         ReportFormat::Json => to_line(&report),
         ReportFormat::Prometheus => prometheus::exposition(&report),
@@ -71,133 +64,65 @@ pub(super) fn run(global: &Global, args: &DoctorArgs) -> Exit {
     if found == Exit::Done { printed } else { found }
 }
 
-fn kernel() -> Check {
-    match std::fs::read_to_string("/proc/sys/kernel/osrelease") {
-        Ok(release) => Check::ok("kernel", format!("Linux {}", release.trim())),
-        Err(error) => Check::warn(
-            "kernel",
-            format!("/proc cannot be read: {error}"),
-            "what holds cannot be seen",
-            "mount /proc",
-        ),
-    }
-}
-
-fn programs() -> Check {
-    match find_toolhost() {
-        Ok(program) => Check::ok("programs", format!("{} can be trusted", program.path.display())),
-        Err(error) => Check::fail("programs", error.to_string(), "no tool can run", error.hint()),
-    }
-}
-
-fn places(global: &Global) -> Vec<Check> {
-    let paths = match Paths::find(&super::options(global), &Environment::of_process()) {
-        Ok(paths) => paths,
-        Err(error) => {
-            return vec![Check::fail("home", error.to_string(), "nothing can be kept", error.hint())];
-        }
-    };
-    let home = paths.home.display();
-    let mut checks = vec![match paths.home.metadata() {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 == 0 => {
-            Check::ok("home", format!("{home} is private"))
-        }
-        Ok(metadata) => Check::warn(
-            "home",
-            format!("{home} has mode {:04o}", metadata.permissions().mode() & 0o7777),
-            "others of this machine may look into it",
-            format!("chmod 700 {home}"),
-        ),
-        Err(_) => Check::info("home", format!("{home} is not there yet"), "", ""),
-    }];
-    for stop in [paths.home.join("run/stop"), paths.home.join("STOP"), "/run/oxibot/STOP".into()] {
-        if stop.symlink_metadata().is_ok() {
-            checks.push(Check::warn(
-                "stop",
-                format!("{} is there", stop.display()),
-                "every call is refused",
-                "oxibot stop --clear, or remove the file",
-            ));
-        }
-    }
-    checks
-}
-
-fn configuration(loaded: &Result<Loaded, crate::config::ConfigError>) -> Vec<Check> {
-    let loaded = match loaded {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            return vec![Check::fail("configuration", error.to_string(), "nothing starts", error.hint())];
-        }
-    };
-    let file = loaded.paths.config_file.display();
-    let mut checks = vec![if loaded.file_found {
-        Check::ok("configuration", format!("{file} is valid"))
-    } else {
-        Check::info("configuration", format!("{file} is not there: defaults hold"), "", "")
-    }];
-    for warning in &loaded.warnings {
-        checks.push(Check::warn("configuration", warning.to_string(), "", ""));
-    }
-    checks.push(match &loaded.config.agents.defaults.model {
-        Some(model) => Check::ok("model", model.clone()),
-        None => Check::info(
-            "model",
-            "none is chosen",
-            "`oxibot agent` has nobody to ask; tools and demo work",
-            "oxibot onboard",
-        ),
+/// Everything there is to know, and this process confined at the end of it.
+fn gather(global: &Global) -> Facts {
+    // The toolhost comes before the configuration, as in every command.
+    let program = find_toolhost().map(|program| program.path).map_err(|error| trouble(&error));
+    let machine = machine_facts().ok();
+    let (hello, toolhost) = start(global);
+    let paths = Paths::find(&super::options(global), &Environment::of_process());
+    let loaded = load_quietly(global);
+    let settings = loaded.as_ref().ok();
+    let workspace = settings.map(|loaded| loaded.paths.workspace.clone());
+    let home = paths.as_ref().ok().map(|paths| paths.home.clone());
+    let admitted = hello.as_ref().ok().map(|hello| hello.workspaces.iter().map(PathBuf::from).collect());
+    let kernel = kernel::KernelFacts::gather(machine.as_ref().map(|machine| machine.landlock_abi));
+    let namespaces =
+        namespaces::NamespaceFacts::gather(machine.as_ref().map(|machine| machine.namespaces.clone()));
+    let homeless = paths.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    let files = files::FileFacts::gather(paths.as_ref().map_err(|_| homeless.as_str()), settings);
+    let gateway = settings.map(|loaded| gateway::GatewayFacts::gather(loaded.config.gateway.clone()));
+    let disk = home.as_ref().map(|home| disk::DiskFacts::gather(home, workspace.as_deref().unwrap_or(home)));
+    let sockets = workspace.as_deref().map(|path| {
+        sockets::SocketFacts::gather(&path.canonicalize().unwrap_or_else(|_| path.to_path_buf()))
     });
-    checks
+    let cgroups = cgroups::CgroupFacts::gather(hello.as_ref().ok().and_then(call_cgroup));
+    let clock = clock::ClockFacts::gather(machine.and_then(|machine: MachineFacts| machine.clock));
+    let lingers = toolhost.and_then(|toolhost| toolhost.finish().err()).map(|error| error.to_string());
+    let require = settings.map(|loaded| loaded.config.sandbox.require);
+    let stops = home.as_deref().map(stops).unwrap_or_default();
+    let configuration = configuration::ConfigurationFacts::gather(loaded, admitted);
+    // Last, because afterwards nothing else can be looked at.
+    let main = own_confinement();
+    let wall = WallFacts { program, hello, lingers, main, stops, require };
+    Facts { kernel, namespaces, cgroups, wall, files, configuration, gateway, clock, disk, sockets }
 }
 
-fn wall(hello: &ToolhostHello) -> Vec<Check> {
-    let wall = &hello.wall;
-    let proven = match wall.proven {
-        Some(Proven::Start) => "proven by attack at this start",
-        Some(Proven::Recorded) => "proven by attack earlier in this boot",
-        None => "not proven by attack",
-    };
-    let found = format!("{}, {proven}", wall.level.name());
-    let mut checks = vec![match wall.level {
-        Level::Full => Check::ok("level", found),
-        Level::Kernel | Level::Reduced => Check::warn(
-            "level",
-            found,
-            "some protections are missing, see below",
-            "see the protections that are not active",
-        ),
-        Level::Off => Check::warn(
-            "level",
-            found,
-            "tools can reach everything this user can reach",
-            "leave out --no-sandbox",
-        ),
-    }];
-    checks.push(match wall.landlock_abi {
-        0 => Check::warn(
-            "landlock",
-            "this kernel has none",
-            "files are guarded by namespaces alone",
-            "a kernel from 5.13 on with landlock in its `lsm=` list",
-        ),
-        abi => Check::ok("landlock", format!("ABI {abi}")),
-    });
-    for protection in &wall.protections {
-        let id = format!("protection.{}", neutral::line(&protection.name, 64));
-        let detail = neutral::line(&protection.detail, 1024);
-        checks.push(match protection.state {
-            ProtectionState::Active => Check::ok(&id, "active"),
-            ProtectionState::Degraded | ProtectionState::Unavailable => {
-                Check::warn(&id, state_name(protection.state), "the wall is weaker here", &detail)
-            }
-        });
+/// A toolhost that said hello and was let go again.
+fn start(global: &Global) -> (Result<ToolhostHello, Trouble>, Option<Toolhost>) {
+    match oneshot::start_for_doctor(global) {
+        Ok((greeted, toolhost)) => (Ok(greeted.hello), Some(toolhost)),
+        Err(fault) => (Err(Trouble { what: fault.message, hint: fault.hint }), None),
     }
-    checks
+}
+
+fn trouble(error: &LaunchError) -> Trouble {
+    Trouble { what: error.to_string(), hint: error.hint().to_owned() }
+}
+
+fn call_cgroup(hello: &ToolhostHello) -> Option<Protection> {
+    hello.wall.protections.iter().find(|protection| protection.name == "call-cgroup").cloned()
+}
+
+fn stops(home: &Path) -> Vec<PathBuf> {
+    [home.join("run/stop"), home.join("STOP"), "/run/oxibot/STOP".into()]
+        .into_iter()
+        .filter(|stop| stop.symlink_metadata().is_ok())
+        .collect()
 }
 
 /// Confines this process as main is confined, with nothing but the rules that always hold.
-fn own_confinement() -> Check {
+fn own_confinement() -> Result<Vec<String>, String> {
     let plan = Plan {
         state: Vec::new(),
         reread: Vec::new(),
@@ -205,16 +130,5 @@ fn own_confinement() -> Check {
         workspaces: Vec::new(),
         toolhost: None,
     };
-    match confine(&plan) {
-        Ok(confined) if confined.missing().is_empty() => {
-            Check::ok("main", "confines itself; each refusal was tried")
-        }
-        Ok(confined) => Check::warn(
-            "main",
-            confined.missing().join("; "),
-            "a main that is taken over could do more",
-            "a newer kernel",
-        ),
-        Err(error) => Check::fail("main", error.to_string(), "nothing starts", "a newer kernel"),
-    }
+    confine(&plan).map(|confined| confined.missing().to_vec()).map_err(|error| error.to_string())
 }
