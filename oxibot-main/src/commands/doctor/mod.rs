@@ -33,7 +33,7 @@ use crate::cli::{DoctorArgs, Global, ReportFormat};
 use crate::config::{Environment, Paths};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
-use crate::launch::{LaunchError, Toolhost, find_toolhost, machine_facts};
+use crate::launch::{LaunchError, find_toolhost, machine_facts};
 use crate::render::report::to_line;
 
 use super::fault::load_quietly;
@@ -69,7 +69,7 @@ fn gather(global: &Global) -> Facts {
     // The toolhost comes before the configuration, as in every command.
     let program = find_toolhost().map(|program| program.path).map_err(|error| trouble(&error));
     let machine = machine_facts().ok();
-    let (hello, toolhost) = start(global);
+    let (hello, lingers) = look(global);
     let paths = Paths::find(&super::options(global), &Environment::of_process());
     let loaded = load_quietly(global);
     let settings = loaded.as_ref().ok();
@@ -88,7 +88,6 @@ fn gather(global: &Global) -> Facts {
     });
     let cgroups = cgroups::CgroupFacts::gather(hello.as_ref().ok().and_then(call_cgroup));
     let clock = clock::ClockFacts::gather(machine.and_then(|machine: MachineFacts| machine.clock));
-    let lingers = toolhost.and_then(|toolhost| toolhost.finish().err()).map(|error| error.to_string());
     let require = settings.map(|loaded| loaded.config.sandbox.require);
     let stops = home.as_deref().map(stops).unwrap_or_default();
     let configuration = configuration::ConfigurationFacts::gather(loaded, admitted);
@@ -98,10 +97,10 @@ fn gather(global: &Global) -> Facts {
     Facts { kernel, namespaces, cgroups, wall, files, configuration, gateway, clock, disk, sockets }
 }
 
-/// A toolhost that said hello and was let go again.
-fn start(global: &Global) -> (Result<ToolhostHello, Trouble>, Option<Toolhost>) {
-    match oneshot::start_for_doctor(global) {
-        Ok((greeted, toolhost)) => (Ok(greeted.hello), Some(toolhost)),
+/// What a toolhost says, and why its end could not be seen.
+fn look(global: &Global) -> (Result<ToolhostHello, Trouble>, Option<String>) {
+    match oneshot::look(global) {
+        Ok(seen) => (Ok(seen.hello), seen.lingers.map(|error| error.to_string())),
         Err(fault) => (Err(Trouble { what: fault.message, hint: fault.hint }), None),
     }
 }
@@ -111,7 +110,7 @@ fn trouble(error: &LaunchError) -> Trouble {
 }
 
 fn call_cgroup(hello: &ToolhostHello) -> Option<Protection> {
-    hello.wall.protections.iter().find(|protection| protection.name == "call-cgroup").cloned()
+    hello.wall.protections.iter().find(|protection| protection.name.ends_with("cgroup")).cloned()
 }
 
 fn stops(home: &Path) -> Vec<PathBuf> {

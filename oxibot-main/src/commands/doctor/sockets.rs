@@ -62,11 +62,12 @@ pub(super) fn sockets(facts: &SocketFacts) -> Vec<Check> {
     let shown: Vec<String> = live.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
     let more = live.len().saturating_sub(shown.len());
     let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
-    vec![Check::warn(
+    vec![Check::info(
         id,
         format!("{} in the workspace: {}{rest}", count(live.len()), shown.join(", ")),
-        "what listens there does as it is told with its own rights, outside the wall",
-        "end those programs, or let them listen elsewhere; see who: ss -xlp",
+        "calls are kept from them: at level full each is covered when a call starts, below it no call can make a \
+         socket; one that is bound while a call runs is not",
+        "let those programs listen elsewhere; see who: ss -xlp",
     )]
 }
 
@@ -113,10 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn live_sockets_are_doubtful() {
+    fn live_sockets_are_worth_knowing() {
         assert_eq!(one(Some(Vec::new())).state, State::Ok);
         let many = one(Some((0..5).map(|n| PathBuf::from(format!("/w/{n}"))).collect()));
-        assert_eq!(many.state, State::Warn);
+        assert_eq!(many.state, State::Info);
         assert!(many.found.starts_with("5 live sockets") && many.found.ends_with("and 2 more"), "{many:?}");
         assert_eq!(one(None).state, State::Info);
     }

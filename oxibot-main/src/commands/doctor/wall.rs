@@ -6,6 +6,7 @@ use oxibot_proto::message::{Level, ProtectionState, Proven, ToolhostHello, Wall}
 
 use crate::render::neutral;
 
+use super::super::sandbox::meaning_of;
 use super::report::Check;
 
 /// What is known of the wall.
@@ -124,13 +125,25 @@ pub(super) fn protections(facts: &WallFacts) -> Vec<Check> {
         .map(|protection| {
             let id = format!("sandbox.protection.{}", neutral::line(&protection.name, 64));
             let detail = neutral::line(&protection.detail, 1024);
+            let found = |state: &str| {
+                if detail.is_empty() { state.to_owned() } else { format!("{state}: {detail}") }
+            };
+            let meaning = meaning_of(&protection.name);
             match protection.state {
+                // A detail of what holds is the operator's to read where it is asked for: `sandbox status`.
                 ProtectionState::Active => Check::ok(id, "active"),
                 ProtectionState::Degraded => {
-                    Check::warn(id, "degraded: it holds in part", detail, cause(&protection.name))
+                    let holds = meaning.map_or("it holds", |meaning| meaning.holds);
+                    Check::warn(
+                        id,
+                        found("degraded"),
+                        format!("a call, in part: {holds}"),
+                        cause(&protection.name),
+                    )
                 }
                 ProtectionState::Unavailable => {
-                    Check::warn(id, "unavailable: it does not hold here", detail, cause(&protection.name))
+                    let lost = meaning.map_or("is without it", |meaning| meaning.lost);
+                    Check::warn(id, found("unavailable"), format!("a call {lost}"), cause(&protection.name))
                 }
             }
         })
@@ -139,7 +152,7 @@ pub(super) fn protections(facts: &WallFacts) -> Vec<Check> {
 
 /// The check that says what would give a protection.
 fn cause(protection: &str) -> &'static str {
-    if protection.ends_with("-cgroup") {
+    if protection.ends_with("cgroup") {
         "see cgroup.delegation"
     } else if protection.starts_with("landlock") {
         "see kernel.landlock"
@@ -265,7 +278,8 @@ mod tests {
         let states: Vec<State> = checks.iter().map(|check| check.state).collect();
         assert_eq!(states, [State::Ok, State::Warn, State::Warn]);
         assert_eq!(checks[2].id, "sandbox.protection.pid-namespace");
-        assert_eq!(checks[2].consequence, "needs user namespaces");
+        assert_eq!(checks[2].found, "unavailable: needs user namespaces");
+        assert_eq!(checks[2].consequence, "a call sees the list of all processes");
         let remedies: Vec<&str> = checks.iter().map(|check| check.remedy.as_str()).collect();
         assert_eq!(remedies, ["", "see kernel.landlock", "see namespaces.tried"]);
     }
