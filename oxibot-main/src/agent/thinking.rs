@@ -47,6 +47,8 @@ pub fn fault_of(error: &ProviderError) -> MindFault {
         ProviderError::ContextTooLong { .. } => ("context_too_long", FaultClass::TooLong),
         ProviderError::NotFound { .. } => ("not_found", FaultClass::Configuration),
         ProviderError::Garbage { .. } => ("garbage", FaultClass::Failed),
+        // A gateway's own page for 502 and the like: whoever is behind it comes back.
+        ProviderError::HtmlPage { .. } if error.is_transient() => ("html_page", FaultClass::TryAgain),
         ProviderError::HtmlPage { .. } => ("html_page", FaultClass::Failed),
         ProviderError::Truncated { .. } => ("truncated", FaultClass::TryAgain),
         ProviderError::Timeout { .. } => ("timeout", FaultClass::TimedOut),
@@ -64,6 +66,18 @@ pub fn fault_of(error: &ProviderError) -> MindFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateways_page_is_transient_and_a_login_page_is_not() {
+        let class = |status| fault_of(&ProviderError::HtmlPage { provider: "p".to_owned(), status });
+        for status in [429, 500, 502, 503, 504] {
+            assert_eq!(class(status).class, FaultClass::TryAgain, "{status}");
+            assert!(class(status).remedy.starts_with("try again"), "{:?}", class(status));
+        }
+        for status in [200, 302, 403, 404] {
+            assert_eq!(class(status).class, FaultClass::Failed, "{status}");
+        }
+    }
 
     #[test]
     fn errors_keep_their_remedy_apart() {

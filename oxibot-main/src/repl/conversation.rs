@@ -14,6 +14,8 @@ use crate::store::Session;
 
 /// Days shown by `/usage`.
 const USAGE_DAYS: u32 = 7;
+/// Columns of a line.
+const COLUMNS: usize = 80;
 
 /// Converses until the person leaves. `history` is the file of typed lines.
 pub async fn converse(mut desk: Desk, history: Option<PathBuf>) -> Exit {
@@ -151,10 +153,28 @@ fn greet(desk: &Desk, session: &Session) {
         return;
     }
     let turns = if session.turns > 0 { format!(", {} turns so far", session.turns) } else { String::new() };
-    desk.screen.remark(&format!(
+    let words = format!(
         "oxibot, model {}, sandbox {}, session {}{turns}. /help lists commands.",
         desk.terms.model, desk.agent.level, session.name
-    ));
+    );
+    for line in lines(&words) {
+        desk.screen.remark(&line);
+    }
+}
+
+/// Words on lines of at most 80 columns; one that is longer than a line is left whole, so that it can be copied.
+fn lines(words: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn status(desk: &Desk, session: &Session) -> String {
