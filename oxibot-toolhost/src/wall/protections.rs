@@ -7,6 +7,7 @@ use oxibot_proto::message::{Level, Protection, ProtectionState};
 use super::identity::Identity;
 use super::orders::Plan;
 use super::ruleset::SCOPES_ABI;
+use super::seccomp::Telling;
 use crate::wire::{Obtained, WallFault};
 
 /// Given by namespaces: all or none of them.
@@ -30,6 +31,10 @@ const LATER: [(u32, &str); 3] = [
     (5, "ioctl on devices (ABI 5, Linux 6.10)"),
 ];
 
+/// Refused all the same, but nobody can say which call it was.
+const UNTOLD: &str = "refused system calls are not told: another program above listens to them already (a container engine), or the \
+     kernel is older than 5.0";
+
 /// Describes the wall of a plan whose probe call was verified. `counted`: the kernel counts the tasks of a call, also
 /// where it runs as the kernel's uid 0.
 pub(super) fn describe(
@@ -37,6 +42,7 @@ pub(super) fn describe(
     abi: u32,
     identity: &Identity,
     counted: bool,
+    telling: Telling,
     lowered: Option<&WallFault>,
 ) -> Obtained {
     let mut list = Vec::new();
@@ -100,6 +106,11 @@ pub(super) fn describe(
             );
         }
     }
+    match (plan, telling) {
+        (Plan::Off, _) => put("explanations", Unavailable, &why),
+        (Plan::Full | Plan::Bare, Telling::Init) => put("explanations", Active, ""),
+        (Plan::Full | Plan::Bare, Telling::Nobody) => put("explanations", Degraded, UNTOLD),
+    }
     put("call-cgroup", Unavailable, "limits are counted for each process, not for a call as a whole");
     let level = match plan {
         Plan::Full => Level::Full,
@@ -138,7 +149,7 @@ mod tests {
 
     #[test]
     fn full_lists_nothing_but_the_cgroup_as_missing() {
-        let obtained = describe(Plan::Full, 7, &USER, true, None);
+        let obtained = describe(Plan::Full, 7, &USER, true, Telling::Init, None);
         assert_eq!(obtained.level, Level::Full);
         let missing: Vec<_> =
             obtained.protections.iter().filter(|p| p.state != ProtectionState::Active).collect();
@@ -147,10 +158,10 @@ mod tests {
 
     #[test]
     fn old_landlock_without_namespaces_is_reduced() {
-        assert_eq!(describe(Plan::Bare, 5, &USER, true, None).level, Level::Reduced);
-        assert_eq!(describe(Plan::Bare, 6, &USER, true, None).level, Level::Kernel);
+        assert_eq!(describe(Plan::Bare, 5, &USER, true, Telling::Init, None).level, Level::Reduced);
+        assert_eq!(describe(Plan::Bare, 6, &USER, true, Telling::Init, None).level, Level::Kernel);
         assert_eq!(
-            describe(Plan::Bare, 6, &USER, false, None).level,
+            describe(Plan::Bare, 6, &USER, false, Telling::Init, None).level,
             Level::Reduced,
             "nobody counts its processes"
         );
@@ -175,7 +186,7 @@ mod tests {
     #[test]
     fn reason_of_the_lower_level_is_named_with_its_remedy() {
         let fault = super::super::fault::fault("id-map /w", "EINVAL");
-        let obtained = describe(Plan::Bare, 7, &USER, true, Some(&fault));
+        let obtained = describe(Plan::Bare, 7, &USER, true, Telling::Init, Some(&fault));
         let detail = &obtained.protections.iter().find(|p| p.name == "mount-namespace").unwrap().detail;
         assert!(detail.contains("cannot id-map /w: EINVAL") && detail.contains("ext4"), "{detail}");
     }
