@@ -20,3 +20,4 @@ pub mod provider;
 pub mod render;
 pub mod repl;
 pub mod store;
+mod trust;
