@@ -2,6 +2,7 @@
 //! vendor's cloud.
 
 pub mod fixture;
+pub mod guest;
 pub mod model_server;
 pub mod peer;
 pub mod processes;
