@@ -25,6 +25,7 @@ use super::identity::{self, Identity};
 use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
+use super::remedy::Switches;
 use super::{cgroup, family, grants, privileges, protections};
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, ToZygote, WallFault};
@@ -108,6 +109,8 @@ fn live() -> Result<(), WallFault> {
 struct Zygote {
     ground: Ground,
     identity: Identity,
+    /// Started as root, whoever calls run as.
+    root: bool,
     /// The kernel counts the tasks of calls.
     counted: bool,
     /// Inits that have not been reaped. Only without namespaces.
@@ -150,6 +153,7 @@ impl Zygote {
             Plan::Full => true,
             Plan::Bare | Plan::Off => !nix::unistd::getuid().is_root() || cgroup::enter(std::process::id()),
         };
+        let root = nix::unistd::getuid().is_root();
         let host = identity::namespaces()?;
         let abi = sys::landlock_abi();
         let Foundation { identity, canary } = foundation::lay(order, abi)?;
@@ -158,7 +162,7 @@ impl Zygote {
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         }
         let ground = Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary };
-        Ok(Self { ground, identity, counted, inits: Vec::new(), workers: Vec::new(), swept: 0 })
+        Ok(Self { ground, identity, root, counted, inits: Vec::new(), workers: Vec::new(), swept: 0 })
     }
 
     fn obtained(&self, order: &Order) -> Obtained {
@@ -168,6 +172,7 @@ impl Zygote {
             &self.identity,
             self.counted,
             order.lowered.as_ref(),
+            &Switches::read(self.root),
         )
     }
 

@@ -17,14 +17,17 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 const MIRROR_VARIABLE: &str = "OXIBOT_TESTS_DEBIAN_MIRROR";
 /// Large enough for the packages and what the tests write; the file itself is sparse.
 const SIZE: &str = "3G";
+/// Beginning of the names of directories that live as long as the process whose id follows.
+const LEFT: &str = "of-";
 /// The kernel, a full init, and what the suites run inside calls.
-const PACKAGES: [&str; 29] = [
+const PACKAGES: [&str; 33] = [
     "linux-image-cloud-amd64",
     "initramfs-tools",
     "systemd-sysv",
     "udev",
     "dbus",
     "bash",
+    "bc",
     "bsdextrautils",
     "bzip2",
     "ca-certificates",
@@ -32,12 +35,15 @@ const PACKAGES: [&str; 29] = [
     "gcc",
     "git",
     "iproute2",
+    "jq",
     "kmod",
     "less",
     "libc6-dev",
     "locales",
     "make",
     "netcat-openbsd",
+    "nodejs",
+    "patch",
     "perl",
     "procps",
     "psmisc",
@@ -86,9 +92,10 @@ pub fn image(target: &Path) -> Result<Image, String> {
     if finished.is_dir() {
         return Ok(image);
     }
-    // Dropped, and so removed, however this ends.
+    sweep(&guests);
+    // Dropped, and so removed; what a killed run left, the next one removes.
     let building = tempfile::Builder::new()
-        .prefix("building-")
+        .prefix(&format!("{LEFT}{}-", std::process::id()))
         .tempdir_in(&guests)
         .map_err(|error| format!("cannot make a directory: {error}"))?;
     let root = building.path().join("root");
@@ -102,6 +109,27 @@ pub fn image(target: &Path) -> Result<Image, String> {
         .arg(SIZE))?;
     fs::rename(&made, &finished).map_err(|error| format!("cannot keep the guest: {error}"))?;
     Ok(image)
+}
+
+/// A directory of this run beside the image, removed with what it returns.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn directory(target: &Path) -> std::io::Result<tempfile::TempDir> {
+    let guests = target.join("guest");
+    sweep(&guests);
+    tempfile::Builder::new().prefix(&format!("{LEFT}{}-", std::process::id())).tempdir_in(guests)
+}
+
+/// Removes directories of processes that are no more.
+fn sweep(guests: &Path) {
+    for entry in fs::read_dir(guests).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(LEFT).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn bootstrap(root: &Path, mirror: &str) -> Result<(), String> {

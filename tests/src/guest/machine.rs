@@ -32,20 +32,8 @@ pub fn boot(image: &Image, suites: &Path, directory: &Path, patience: Duration) 
     let drive = |path: &Path| format!("file={},format=raw,if=virtio,snapshot=on", path.display());
     // No hardware virtualisation even where there is some: the same everywhere, and it needs no permission. Dies with us.
     let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"])
-        .args([
-            "-smp",
-            "2",
-            "-m",
-            MEMORY_MB,
-            "-display",
-            "none",
-            "-monitor",
-            "none",
-            "-no-reboot",
-            "-nic",
-            "none",
-        ])
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"])
+        .args(["-m", MEMORY_MB, "-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none"])
         .arg("-kernel")
         .arg(&image.kernel)
         .arg("-initrd")
