@@ -20,7 +20,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use oxibot_proto::message::Level;
 use oxibot_proto::settings::Limits;
 use oxibot_toolhost::wall::attack::{BROKEN, HELD, all};
-use oxibot_toolhost::wire::{Job, Obtained, Wanted};
+use oxibot_toolhost::wire::{Job, Obtained, Sockets, Wanted};
 use wall_support::{Wall, again_as_a_user, root, without_namespaces};
 
 #[test]
@@ -56,6 +56,8 @@ fn battery(wanted: Wanted, level: impl Fn(&Obtained) -> Level) -> BTreeMap<&'sta
             environment: vec![],
             directory: vec![],
             limits: Limits::default(),
+            umask: 0o022,
+            sockets: Sockets::search(),
         };
         let ran = wall.run(&job);
         let ending = ran.ending.unwrap_or_else(|| panic!("{}: {ran:?}", attack.id));

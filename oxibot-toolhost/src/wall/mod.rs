@@ -30,6 +30,7 @@ mod protections;
 mod remedy;
 mod ruleset;
 mod seccomp;
+mod sockets;
 mod verify;
 mod view;
 mod zygote;

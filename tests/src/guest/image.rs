@@ -32,7 +32,7 @@ const PACKAGES: [&str; 33] = [
     "bzip2",
     "ca-certificates",
     "file",
-    "gcc",
+    "g++",
     "git",
     "iproute2",
     "jq",
@@ -55,6 +55,7 @@ const PACKAGES: [&str; 33] = [
     "xz-utils",
     "zip",
 ];
+const HOSTS: &str = "127.0.0.1 localhost\n127.0.1.1 guest\n::1 localhost ip6-localhost\n";
 const SERVICE: &str = include_str!("../../guest/oxibot-suites.service");
 
 /// A finished disk with the kernel to start it with.
@@ -76,7 +77,7 @@ pub struct Image {
 pub fn image(target: &Path) -> Result<Image, String> {
     let mirror = std::env::var(MIRROR_VARIABLE).unwrap_or_else(|_| MIRROR.to_owned());
     let mut digest = DefaultHasher::new();
-    (SUITE, SIZE, PACKAGES, SERVICE).hash(&mut digest);
+    (SUITE, SIZE, PACKAGES, SERVICE, HOSTS).hash(&mut digest);
     let guests = target.join("guest");
     fs::create_dir_all(&guests).map_err(|error| format!("cannot make {}: {error}", guests.display()))?;
     let finished = guests.join(format!("debian-12-{:016x}", digest.finish()));
@@ -152,6 +153,7 @@ fn prepare(root: &Path, made: &Path) -> std::io::Result<()> {
         symlink("/dev/null", units.join(unit))?;
     }
     fs::write(root.join("etc/hostname"), "guest\n")?;
+    fs::write(root.join("etc/hosts"), HOSTS)?;
     let _ = fs::remove_dir_all(root.join("var/cache/apt/archives"));
     fs::create_dir(made)?;
     for (start, name) in [("vmlinuz-", "vmlinuz"), ("initrd.img-", "initrd.img")] {
