@@ -21,6 +21,8 @@ const BELOW_FULL: [&str; 4] = ["at_kernel", "kernel_as", "level_kernel", "withou
 /// Tests that measure this program and not the kernel, or run the whole suite again (which the plan does itself).
 const NOT_THERE: [&str; 2] =
     ["all_of_this_holds_for_an_ordinary_user", "a_thousand_calls_leave_nothing_behind"];
+/// Suites that run once more in a unit whose cgroup systemd leaves to us.
+const DELEGATED: &str = "wall_cgroup";
 /// What the guest may lack, as skipped tests say it.
 const MAY_BE_SKIPPED: [&str; 1] = ["rustc is not installed"];
 
@@ -42,6 +44,17 @@ fn as_user(command: &str) -> String {
         "install -d -o 48215 -g 48215 /var/tmp/user && \
          TMPDIR=/var/tmp/user HOME=/var/tmp/user setpriv --reuid 48215 --regid 48215 --clear-groups \
          bash -c '{command}'"
+    )
+}
+
+/// In a unit of its own with a delegated cgroup, as root or as the ordinary user.
+fn delegated(user: Option<&str>, command: &str) -> String {
+    let user = user.map(|user| format!("--uid={user} --gid={user}")).unwrap_or_default();
+    format!(
+        "install -d -m 1777 /var/tmp/delegated && \
+         systemd-run --quiet --pipe --wait --collect {user} -p Delegate=yes -p TasksMax=infinity \
+         -p WorkingDirectory=\"$PWD\" -E PATH -E LANG -E OXIBOT_TESTS_SKIPS \
+         -E TMPDIR=/var/tmp/delegated -E HOME=/var/tmp/delegated {command}"
     )
 }
 
@@ -81,6 +94,11 @@ fn plan(setting: Setting, executables: &[Executable]) -> Vec<Step> {
         // The wall's own suites run as whoever runs them; the others become another user themselves.
         if one.name.starts_with("wall_") {
             steps.push(step(format!("suite/{}/user", one.name), as_user(&run)));
+        }
+        if one.name.starts_with(DELEGATED) {
+            for (who, user) in [("root", None), ("user", Some("48215"))] {
+                steps.push(step(format!("suite/{}/delegated-{who}", one.name), delegated(user, &run)));
+            }
         }
     }
     steps

@@ -17,6 +17,8 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 const MIRROR_VARIABLE: &str = "OXIBOT_TESTS_DEBIAN_MIRROR";
 /// Large enough for the packages and what the tests write; the file itself is sparse.
 const SIZE: &str = "3G";
+/// Beginning of the names of finished images.
+const NAME: &str = "debian-12-";
 /// Beginning of the names of directories that live as long as the process whose id follows.
 const LEFT: &str = "of-";
 /// The kernel, a full init, and what the suites run inside calls.
@@ -80,7 +82,7 @@ pub fn image(target: &Path) -> Result<Image, String> {
     (SUITE, SIZE, PACKAGES, SERVICE, HOSTS).hash(&mut digest);
     let guests = target.join("guest");
     fs::create_dir_all(&guests).map_err(|error| format!("cannot make {}: {error}", guests.display()))?;
-    let finished = guests.join(format!("debian-12-{:016x}", digest.finish()));
+    let finished = guests.join(format!("{NAME}{:016x}", digest.finish()));
     // Held until this function returns; the kernel lets go of it should we be killed.
     let lock = File::create(guests.join("lock")).map_err(|error| format!("cannot lock: {error}"))?;
     let _lock =
@@ -108,6 +110,12 @@ pub fn image(target: &Path) -> Result<Image, String> {
         .arg(&root)
         .arg(made.join("disk"))
         .arg(SIZE))?;
+    // Those of other packages are of no more use; a machine that runs from one keeps it open.
+    for entry in fs::read_dir(&guests).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(NAME) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
     fs::rename(&made, &finished).map_err(|error| format!("cannot keep the guest: {error}"))?;
     Ok(image)
 }
@@ -134,6 +142,11 @@ fn sweep(guests: &Path) {
 }
 
 fn bootstrap(root: &Path, mirror: &str) -> Result<(), String> {
+    // Nothing of it is worth waiting for a disk: what a crash spoils is made again.
+    let hurried = root.join("etc/dpkg/dpkg.cfg.d");
+    fs::create_dir_all(&hurried)
+        .and_then(|()| fs::write(hurried.join("hurried"), "force-unsafe-io\n"))
+        .map_err(|error| format!("cannot make {}: {error}", hurried.display()))?;
     run(Command::new("unshare")
         .args(["--mount", "--propagation", "private", "debootstrap", "--variant=minbase"])
         .arg(format!("--include={}", PACKAGES.join(",")))
