@@ -112,7 +112,8 @@ fn confine(ground: &Ground, rules: Option<Rules>) -> Result<(), WallFault> {
     // After the last mount: Landlock forbids them all.
     rules.enforce()?;
     // Last, so that no step above needs an exception in it.
-    sys::install_filter(&seccomp::payload_filter(ground.plan, &above)?).step("install the seccomp filter")?;
+    sys::install_filter(&seccomp::payload_filter(ground.plan, &above, ground.abi)?)
+        .step("install the seccomp filter")?;
     verify::verify(ground.plan, canary, &ground.host, bounding)
 }
 

@@ -39,8 +39,8 @@ struct Right {
     what: &'static str,
     abi: u32,
     linux: &'static str,
-    /// What gives the same at level `full`.
-    at_full: &'static str,
+    /// What gives the same at level `full`. `None` where Landlock is not asked for it there, whatever the kernel knows.
+    at_full: Option<&'static str>,
     below: Instead,
 }
 
@@ -52,7 +52,7 @@ const RIGHTS: [Right; 4] = [
         what: "emptying files",
         abi: 3,
         linux: "6.2",
-        at_full: "the read-only mounts give the same",
+        at_full: Some("the read-only mounts give the same"),
         below: Instead::Same("the system call filter refuses truncate and O_TRUNC without writing"),
     },
     Right {
@@ -60,7 +60,7 @@ const RIGHTS: [Right; 4] = [
         what: "TCP",
         abi: 4,
         linux: "6.7",
-        at_full: "the network namespace gives the same",
+        at_full: None,
         below: Instead::Same("the system call filter refuses every socket"),
     },
     Right {
@@ -68,7 +68,7 @@ const RIGHTS: [Right; 4] = [
         what: "controlling devices",
         abi: 5,
         linux: "6.10",
-        at_full: "there are only null, zero, full, random and urandom",
+        at_full: Some("there are only null, zero, full, random and urandom"),
         below: Instead::Same("only null, zero, full, random and urandom can be opened"),
     },
     Right {
@@ -76,7 +76,7 @@ const RIGHTS: [Right; 4] = [
         what: "signals and abstract sockets",
         abi: SCOPES_ABI,
         linux: "6.12",
-        at_full: "the PID and network namespaces give the same",
+        at_full: Some("the PID and network namespaces give the same"),
         below: Instead::Gap(
             "the system call filter refuses every socket, and signals to what is above a call, but a call can signal other \
              processes of its user",
@@ -120,8 +120,9 @@ pub(super) fn describe(
             format!("Landlock ABI {abi} has no rule for {name}; Linux {linux} (ABI {}) has; ", right.abi)
         };
         match plan {
+            Plan::Full if right.at_full.is_none() => {}
             Plan::Full | Plan::Bare if abi >= right.abi => put(right.name, Active, ""),
-            Plan::Full => put(right.name, Degraded, &(lacks() + right.at_full)),
+            Plan::Full => put(right.name, Degraded, &(lacks() + right.at_full.unwrap_or_default())),
             Plan::Bare => match right.below {
                 Instead::Same(what) => put(right.name, Degraded, &(lacks() + what)),
                 Instead::Gap(what) => put(right.name, Unavailable, &(lacks() + what)),
@@ -201,7 +202,12 @@ mod tests {
         assert_eq!(states(Plan::Bare, 5), [("landlock-scopes".into(), ProtectionState::Unavailable)]);
         assert_eq!(names(states(Plan::Full, 4)), ["landlock-device-ioctl", "landlock-scopes"]);
         let all = ["landlock-truncate", "landlock-tcp", "landlock-device-ioctl", "landlock-scopes"];
-        assert_eq!(names(states(Plan::Full, 2)), all);
+        assert_eq!(names(states(Plan::Bare, 2)), all);
+        assert_eq!(
+            names(states(Plan::Full, 2)),
+            [all[0], all[2], all[3]],
+            "TCP is the network namespace's there"
+        );
         assert!(states(Plan::Full, 2).iter().all(|(_, state)| *state == ProtectionState::Degraded));
     }
 

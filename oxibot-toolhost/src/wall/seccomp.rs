@@ -358,10 +358,35 @@ fn nothing_aimed_at_init(rules: &mut Rules) -> Result<(), WallFault> {
     Ok(())
 }
 
+/// First Landlock with a right for emptying files.
+const TRUNCATE_ABI: u32 = 3;
+
+/// Emptying a file without opening it for writing: before ABI 3 nothing of Landlock looks at it, and without a mount
+/// namespace nothing is read-only. `truncate` by path is what little needs it (programs use `ftruncate`); opening for
+/// reading, or for neither (3), with `O_TRUNC` is what nobody means.
+fn emptying(rules: &mut Rules) -> Result<(), WallFault> {
+    let empties = libc::O_TRUNC.cast_unsigned();
+    let mask = empties | libc::O_ACCMODE.cast_unsigned();
+    rules.insert(libc::SYS_truncate, vec![]);
+    for (call, flags) in OPENING {
+        let list = rules.entry(*call).or_default();
+        for mode in [empties, mask] {
+            list.push(rule(vec![condition(*flags, SeccompCmpOp::MaskedEq(u64::from(mask)), mode)?])?);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(target_arch = "x86_64")]
+const OPENING: &[(c_long, u8)] = &[(libc::SYS_open, 1), (libc::SYS_openat, 2)];
+#[cfg(not(target_arch = "x86_64"))]
+const OPENING: &[(c_long, u8)] = &[(libc::SYS_openat, 2)];
+
 /// The small filter, installed by each payload after its last mount. `above`: processes and process groups a call
 /// without a PID namespace must not signal. From Landlock ABI 6 on its scope covers them and everybody else; before it,
 /// this keeps a call from ending whoever ends it.
-pub(super) fn payload_filter(plan: Plan, above: &Above) -> Result<BpfProgram, WallFault> {
+/// `abi`: of the kernel's Landlock.
+pub(super) fn payload_filter(plan: Plan, above: &Above, abi: u32) -> Result<BpfProgram, WallFault> {
     let mut rules: Rules = INIT_ONLY.iter().map(|call| (*call, vec![])).collect();
     rules.insert(
         libc::SYS_clone,
@@ -371,6 +396,9 @@ pub(super) fn payload_filter(plan: Plan, above: &Above) -> Result<BpfProgram, Wa
         Plan::Full => nothing_aimed_at_init(&mut rules)?,
         Plan::Bare | Plan::Off => {
             without_namespaces(&mut rules)?;
+            if abi < TRUNCATE_ABI {
+                emptying(&mut rules)?;
+            }
             for call in SIGNALLING {
                 rules.insert(call, above.rules(call)?);
             }
@@ -496,7 +524,7 @@ mod tests {
     #[test]
     fn every_number_is_answered_as_the_tables_say() {
         let zygote = zygote_filter().unwrap();
-        let payload = payload_filter(Plan::Full, &Above::default()).unwrap();
+        let payload = payload_filter(Plan::Full, &Above::default(), 7).unwrap();
         assert!(zygote.len() < 1000 && payload.len() < 200, "{} {}", zygote.len(), payload.len());
         for number in 0..600 {
             let never = REFUSED.contains(&number) || REFUSED_HERE.contains(&number);
@@ -527,7 +555,7 @@ mod tests {
     #[test]
     fn arguments_decide_where_they_should() {
         let zygote = zygote_filter().unwrap();
-        let payload = payload_filter(Plan::Full, &Above::default()).unwrap();
+        let payload = payload_filter(Plan::Full, &Above::default(), 7).unwrap();
         let family = |family: libc::c_int, kind: libc::c_int, protocol: libc::c_int| {
             let number = |value: libc::c_int| u64::from(value.cast_unsigned());
             answer(&zygote, HERE, libc::SYS_socket, [number(family), number(kind), number(protocol), 0, 0, 0])
@@ -570,7 +598,7 @@ mod tests {
 
     #[test]
     fn without_a_network_namespace_only_socket_pairs_are_left() {
-        let payload = payload_filter(Plan::Bare, &Above::default()).unwrap();
+        let payload = payload_filter(Plan::Bare, &Above::default(), 7).unwrap();
         for family in 0..46 {
             assert_eq!(answer(&payload, HERE, libc::SYS_socket, [family, 1, 0, 0, 0, 0]), refused());
         }
@@ -582,7 +610,7 @@ mod tests {
     #[test]
     fn processes_above_a_call_without_a_pid_namespace_cannot_be_signalled() {
         let above = Above { processes: vec![4711], groups: vec![4700] };
-        let bare = payload_filter(Plan::Bare, &above).unwrap();
+        let bare = payload_filter(Plan::Bare, &above, 7).unwrap();
         let number = |value: i32| u64::from(value.cast_unsigned());
         for call in SIGNALLING {
             let first = |value: i32| answer(&bare, HERE, call, [number(value), 9, 0, 0, 0, 0]);
@@ -593,7 +621,7 @@ mod tests {
         assert_ne!(kill(-4700), ALLOW, "its group");
         assert_ne!(kill(-1), ALLOW, "everybody");
         assert_eq!(kill(0), ALLOW, "the call's own group");
-        let full = payload_filter(Plan::Full, &above).unwrap();
+        let full = payload_filter(Plan::Full, &above, 7).unwrap();
         assert_eq!(
             answer(&full, HERE, libc::SYS_kill, [number(-1), 9, 0, 0, 0, 0]),
             ALLOW,
@@ -604,7 +632,7 @@ mod tests {
     #[test]
     fn no_call_makes_a_set_id_file() {
         let zygote = zygote_filter().unwrap();
-        let payload = payload_filter(Plan::Full, &Above::default()).unwrap();
+        let payload = payload_filter(Plan::Full, &Above::default(), 7).unwrap();
         for (call, flags, mode) in MAKING {
             for bits in [0o4755, 0o2755, 0o6000] {
                 let mut arguments = [0; 6];
@@ -627,7 +655,7 @@ mod tests {
 
     #[test]
     fn without_namespaces_other_processes_and_shared_objects_are_out_of_reach() {
-        let bare = payload_filter(Plan::Bare, &Above::default()).unwrap();
+        let bare = payload_filter(Plan::Bare, &Above::default(), 7).unwrap();
         for call in OTHERS {
             assert_eq!(answer(&bare, HERE, call, [0, 0, 0, 0, 0, 0]), ALLOW, "{call}: ourselves");
             assert_eq!(answer(&bare, HERE, call, [4711, 0, 0, 0, 0, 0]), refused(), "{call}");
@@ -640,5 +668,27 @@ mod tests {
         {
             assert_eq!(answer(&bare, HERE, libc::SYS_socketpair, [1, kind, 0, 0, 0, 0]), verdict, "{kind}");
         }
+    }
+
+    #[test]
+    fn nothing_is_emptied_without_being_written_where_landlock_does_not_look() {
+        let old = payload_filter(Plan::Bare, &Above::default(), 2).unwrap();
+        let new = payload_filter(Plan::Bare, &Above::default(), 3).unwrap();
+        let full = payload_filter(Plan::Full, &Above::default(), 2).unwrap();
+        let flags = |flags: libc::c_int| [0, 0, u64::from(flags.cast_unsigned()), 0, 0, 0];
+        for (mode, answered) in [
+            (libc::O_RDONLY, refused()),
+            (3, refused()),
+            (libc::O_WRONLY | libc::O_CREAT, ALLOW),
+            (libc::O_RDWR, ALLOW),
+        ] {
+            let arguments = flags(libc::O_TRUNC | mode);
+            assert_eq!(answer(&old, HERE, libc::SYS_openat, arguments), answered, "{mode}");
+            assert_eq!(answer(&new, HERE, libc::SYS_openat, arguments), ALLOW);
+            assert_eq!(answer(&full, HERE, libc::SYS_openat, arguments), ALLOW);
+        }
+        assert_eq!(answer(&old, HERE, libc::SYS_openat, flags(libc::O_RDONLY)), ALLOW);
+        assert_eq!(answer(&old, HERE, libc::SYS_truncate, [0; 6]), refused());
+        assert_eq!(answer(&new, HERE, libc::SYS_truncate, [0; 6]), ALLOW);
     }
 }
