@@ -439,3 +439,17 @@ s = socket.socket(socket.AF_UNIX); s.bind('own'); s.listen(); open('up', 'w'); t
     assert!(!text(&result).contains("REACHED") && text(&result).contains("refused"), "{result:?}");
     host.send(&ToToolhost::Cancel(first));
 }
+
+#[test]
+fn home_inside_the_workspace_is_covered_also_when_it_is_new() {
+    for home in ["work/.oxibot", "work/deep/er/home"] {
+        let (mut host, hello) = Start { home, ..Start::plain() }.greeted();
+        assert_eq!(hello.wall.level, Level::Full);
+        let path = host.directory.path().join(home);
+        assert!(path.join("audit").exists() && path.join("run").exists(), "the control: it is there");
+        let result =
+            host.bash("find . | grep -e audit -e run; echo looked; mv deep other && echo moved; true");
+        assert_completed(&result);
+        assert!(text(&result).starts_with("looked\n") && !text(&result).contains("moved"), "{result:?}");
+    }
+}

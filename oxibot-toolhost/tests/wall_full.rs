@@ -611,3 +611,15 @@ tried("trace", lambda: libc.ptrace(16, 1, 0, 0) == 0 or (_ for _ in ()).throw(OS
     }
     assert!(ran.ending.is_some(), "init lives and reports");
 }
+
+#[test]
+fn directory_that_cannot_be_covered_because_it_is_absent_is_an_error() {
+    let workspace = tempfile::tempdir().unwrap();
+    let mut profile = wall_support::profile(&workspace.path().canonicalize().unwrap());
+    profile.covered = vec![[profile.workspace.as_slice(), b"/state"].concat()];
+    let mut nursery = oxibot_toolhost::wall::Nursery::start_with(&wall_support::binary()).unwrap();
+    let fault = nursery.zygote(&profile).unwrap_err();
+    assert!(fault.to_string().contains("/state"), "{fault}");
+    fs::create_dir(workspace.path().join("state")).unwrap();
+    assert!(nursery.zygote(&profile).is_ok());
+}

@@ -112,6 +112,10 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     // The nursery first, so that it never holds anything that follows.
     let mut nursery = Nursery::start()?;
     let settings = settings::read(arguments.config.as_deref())?;
+    // Before anything is looked up: a home that comes into being later would lie uncovered in a workspace around it.
+    if let Some(home) = &arguments.home {
+        workspace::create(home).map_err(prepare("make the home directory"))?;
+    }
     let around = Surroundings::look(arguments.home.as_deref(), arguments.config.as_deref());
     let workspaces = workspaces(&arguments, &settings, &around)?;
 
@@ -306,7 +310,6 @@ impl Opened {
         let Some(home) = home else {
             return Ok(Self { audit: Audit::none(), run: None, home: None, control: None });
         };
-        workspace::create(home).map_err(prepare("make the home directory"))?;
         let audit = Audit::open(home, name).map_err(prepare("open the audit log"))?;
         let (run, path) = control::open_run(home).map_err(prepare("open the run directory"))?;
         // Without it one stop reaches us late, by the file; that is no reason not to serve.

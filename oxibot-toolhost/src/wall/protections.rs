@@ -8,6 +8,7 @@ use super::identity::Identity;
 use super::orders::Plan;
 use super::remedy::Switches;
 use super::ruleset::SCOPES_ABI;
+use super::seccomp::Telling;
 use crate::wire::{Obtained, WallFault};
 
 /// Given by namespaces: all or none of them.
@@ -83,6 +84,9 @@ const RIGHTS: [Right; 4] = [
         ),
     },
 ];
+/// Refused all the same, but nobody can say which call it was.
+const UNTOLD: &str = "refused system calls are not told: another program above listens to them already (a container engine), or the \
+     kernel is older than 5.0";
 
 /// Describes the wall of a plan whose probe call was verified. `counted`: the kernel counts the tasks of a call, also
 /// where it runs as the kernel's uid 0.
@@ -91,6 +95,7 @@ pub(super) fn describe(
     abi: u32,
     identity: &Identity,
     counted: bool,
+    telling: Telling,
     lowered: Option<&WallFault>,
     switches: &Switches,
 ) -> Obtained {
@@ -152,6 +157,11 @@ pub(super) fn describe(
             );
         }
     }
+    match (plan, telling) {
+        (Plan::Off, _) => put("explanations", Unavailable, &why),
+        (Plan::Full | Plan::Bare, Telling::Init) => put("explanations", Active, ""),
+        (Plan::Full | Plan::Bare, Telling::Nobody) => put("explanations", Degraded, UNTOLD),
+    }
     put("call-cgroup", Unavailable, "limits are counted for each process, not for a call as a whole");
     let level = match plan {
         Plan::Full => Level::Full,
@@ -170,7 +180,7 @@ mod tests {
 
     #[test]
     fn full_lists_nothing_but_the_cgroup_as_missing() {
-        let obtained = describe(Plan::Full, 7, &USER, true, None, &Switches::default());
+        let obtained = describe(Plan::Full, 7, &USER, true, Telling::Init, None, &Switches::default());
         assert_eq!(obtained.level, Level::Full);
         let missing: Vec<_> =
             obtained.protections.iter().filter(|p| p.state != ProtectionState::Active).collect();
@@ -179,10 +189,16 @@ mod tests {
 
     #[test]
     fn old_landlock_without_namespaces_is_reduced() {
-        assert_eq!(describe(Plan::Bare, 5, &USER, true, None, &Switches::default()).level, Level::Reduced);
-        assert_eq!(describe(Plan::Bare, 6, &USER, true, None, &Switches::default()).level, Level::Kernel);
         assert_eq!(
-            describe(Plan::Bare, 6, &USER, false, None, &Switches::default()).level,
+            describe(Plan::Bare, 5, &USER, true, Telling::Init, None, &Switches::default()).level,
+            Level::Reduced
+        );
+        assert_eq!(
+            describe(Plan::Bare, 6, &USER, true, Telling::Init, None, &Switches::default()).level,
+            Level::Kernel
+        );
+        assert_eq!(
+            describe(Plan::Bare, 6, &USER, false, Telling::Init, None, &Switches::default()).level,
             Level::Reduced,
             "nobody counts its processes"
         );
@@ -191,7 +207,7 @@ mod tests {
     #[test]
     fn older_landlock_is_named_right_by_right() {
         let states = |plan, abi| -> Vec<(String, ProtectionState)> {
-            let obtained = describe(plan, abi, &USER, true, None, &Switches::default());
+            let obtained = describe(plan, abi, &USER, true, Telling::Init, None, &Switches::default());
             let named = obtained.protections.into_iter().filter(|p| p.name.starts_with("landlock-"));
             named.map(|p| (p.name, p.state)).filter(|(_, state)| *state != ProtectionState::Active).collect()
         };
@@ -214,7 +230,8 @@ mod tests {
     #[test]
     fn reason_of_the_lower_level_is_named_with_its_remedy() {
         let fault = super::super::fault::fault("id-map /w", "EINVAL");
-        let obtained = describe(Plan::Bare, 7, &USER, true, Some(&fault), &Switches::default());
+        let obtained =
+            describe(Plan::Bare, 7, &USER, true, Telling::Init, Some(&fault), &Switches::default());
         let detail = &obtained.protections.iter().find(|p| p.name == "mount-namespace").unwrap().detail;
         assert!(detail.contains("cannot id-map /w: EINVAL") && detail.contains("ext4"), "{detail}");
     }

@@ -261,7 +261,13 @@ fn cover(root: BorrowedFd<'_>, profile: &Profile, covering: Covering) -> Result<
                 pin(root, ancestor)?;
             }
         }
-        let Some(place) = find(root, covered)? else { continue };
+        let Some(place) = find(root, covered)? else {
+            // What cannot be covered now would lie open as soon as it exists.
+            if granted().any(|path| covered.starts_with(path_of(path))) {
+                return Err(fault(format!("cover {}", covered.display()), "it does not exist"));
+            }
+            continue;
+        };
         let mode = fstat(&place).step_on("look at", covered.display())?.st_mode & SFlag::S_IFMT.bits();
         if mode == SFlag::S_IFDIR.bits() {
             tmpfs(&by_descriptor(&place), "size=4k,nr_inodes=64,mode=755")

@@ -26,6 +26,7 @@ use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
 use super::remedy::Switches;
+use super::seccomp::{PayloadFilter, Telling};
 use super::{cgroup, family, grants, privileges, protections};
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, Sockets, ToZygote, WallFault};
@@ -113,6 +114,8 @@ struct Zygote {
     root: bool,
     /// The kernel counts the tasks of calls.
     counted: bool,
+    /// Whether refused system calls can be told, found by the probe call.
+    telling: Telling,
     /// Inits that have not been reaped. Only without namespaces.
     inits: Vec<BareInit>,
     /// Files workers, never swept.
@@ -161,8 +164,19 @@ impl Zygote {
             Plan::Full => sys::ignore_ended_children().step("ignore ended children")?,
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         }
-        let ground = Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary };
-        Ok(Self { ground, identity, root, counted, inits: Vec::new(), workers: Vec::new(), swept: 0 })
+        let filter = PayloadFilter::new(order.plan, abi)?;
+        let ground =
+            Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary, filter };
+        Ok(Self {
+            ground,
+            identity,
+            root,
+            counted,
+            telling: Telling::Nobody,
+            inits: Vec::new(),
+            workers: Vec::new(),
+            swept: 0,
+        })
     }
 
     fn obtained(&self, order: &Order) -> Obtained {
@@ -171,6 +185,7 @@ impl Zygote {
             self.ground.abi,
             &self.identity,
             self.counted,
+            self.telling,
             order.lowered.as_ref(),
             &Switches::read(self.root),
         )
@@ -202,17 +217,22 @@ impl Zygote {
                 return Err(fault("probe the wall", "the call ended before it ran"));
             }
         }
-        match call.wait(PROBE_TIMEOUT_MS)? {
-            FromInit::Ended(ending) if ending.exit_code == Some(0) => Ok(()),
-            FromInit::Ended(ending) => {
-                Err(fault("probe the wall", format!("the call ended with {ending:?}")))
+        loop {
+            match call.wait(PROBE_TIMEOUT_MS)? {
+                // The probe makes a call that its filter refuses: that we hear of it is the proof that we can.
+                FromInit::Refused(_) => self.telling = Telling::Init,
+                FromInit::Ended(ending) if ending.exit_code == Some(0) => return Ok(()),
+                FromInit::Ended(ending) => {
+                    return Err(fault("probe the wall", format!("the call ended with {ending:?}")));
+                }
+                FromInit::Running
+                | FromInit::Sockets(_)
+                | FromInit::NotStarted { .. }
+                | FromInit::Unsafe(_)
+                | FromInit::BadDirectory(_) => {
+                    return Err(fault("probe the wall", "the call was reported twice"));
+                }
             }
-            FromInit::Running
-            | FromInit::Refused(_)
-            | FromInit::Sockets(_)
-            | FromInit::NotStarted { .. }
-            | FromInit::Unsafe(_)
-            | FromInit::BadDirectory(_) => Err(fault("probe the wall", "the call was reported twice")),
         }
     }
 

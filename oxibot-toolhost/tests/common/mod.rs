@@ -38,11 +38,13 @@ pub(crate) struct Start {
     pub(crate) config: Option<String>,
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
+    /// Relative to the directory that also holds `work`.
+    pub(crate) home: &'static str,
 }
 
 impl Start {
     pub(crate) fn plain() -> Self {
-        Self { config: None, arguments: Vec::new(), environment: Vec::new() }
+        Self { config: None, arguments: Vec::new(), environment: Vec::new(), home: "home" }
     }
 
     pub(crate) fn config(text: &str) -> Self {
@@ -62,7 +64,7 @@ impl Start {
         command
             .args(["serve", "--socket-fd", "0"])
             .arg("--home")
-            .arg(directory.path().join("home"))
+            .arg(directory.path().join(self.home))
             .arg("--workspace")
             .arg(directory.path().join("work"))
             .args(&self.arguments)
@@ -225,6 +227,11 @@ impl Host {
 
     /// Closes the connection and waits for the end.
     pub(crate) fn finish(mut self) -> ExitStatus {
+        self.hang_up()
+    }
+
+    /// As [`Host::finish`], and the directory stays.
+    pub(crate) fn hang_up(&mut self) -> ExitStatus {
         self.stream.shutdown(std::net::Shutdown::Both).unwrap();
         let start = Instant::now();
         loop {
