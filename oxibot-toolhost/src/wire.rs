@@ -49,6 +49,8 @@ pub struct Obtained {
     pub landlock_abi: u32,
     /// Each protection by name.
     pub protections: Vec<Protection>,
+    /// What to do for level `full`. Empty at `full`, or where a lower level was asked for.
+    pub remedy: String,
 }
 
 /// Supervisor to zygote.

@@ -200,6 +200,44 @@ fn more_paths_are_readable_and_writable_as_configured() {
     assert_eq!(made.uid(), nix::unistd::geteuid().as_raw());
 }
 
+/// Landlock before ABI 3 has no rule for it: what cannot be written must not be emptied either.
+#[test]
+fn files_that_cannot_be_written_cannot_be_emptied() {
+    let read = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir_in("/var/tmp").unwrap();
+    let workspace = tempfile::tempdir().unwrap();
+    let files =
+        [read.path().join("file"), outside.path().join("file"), workspace.path().join(".git/hooks/pre-push")];
+    fs::create_dir_all(workspace.path().join(".git/hooks")).unwrap();
+    for file in &files {
+        fs::write(file, "content").unwrap();
+    }
+    let owner = fs::metadata(workspace.path()).unwrap().uid();
+    for readable in [read.path(), outside.path()] {
+        std::os::unix::fs::chown(readable, Some(owner), None).unwrap();
+    }
+    let canonical = read.path().canonicalize().unwrap().to_str().unwrap().as_bytes().to_vec();
+    let mut wall = Wall::at(workspace, |profile| profile.read = vec![canonical]);
+    full(&wall);
+    let names: Vec<String> = files.iter().map(|file| format!("{:?}", file.to_str().unwrap())).collect();
+    let ran = wall.bash(&format!(
+        "python3 - <<'END'
+import os
+for path in ({}, 'own'):
+    open('own', 'w').write('x')
+    for name, call in (('truncate', lambda: os.truncate(path, 0)), ('open', lambda: os.open(path, os.O_TRUNC)),
+                       ('neither', lambda: os.open(path, os.O_TRUNC | 3)), ('create', lambda: open(path, 'w'))):
+        try: call(); print(name, path)
+        except OSError: pass
+END",
+        names.join(", ")
+    ));
+    assert_eq!(ran.ok(), "truncate own\nopen own\nneither own\ncreate own", "control: {ran:?}");
+    for file in &files {
+        assert_eq!(fs::read_to_string(file).unwrap(), "content", "{}", file.display());
+    }
+}
+
 #[test]
 fn missing_configured_path_is_an_error_and_not_an_invisible_gap() {
     let workspace = tempfile::tempdir().unwrap();

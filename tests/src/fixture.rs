@@ -122,6 +122,38 @@ impl Default for Fixture {
     }
 }
 
+/// The level this kernel gives where namespaces are refused: `kernel` from Linux 6.12 on (Landlock ABI 6), else `reduced`.
+/// Give [`ACCEPT_REDUCED`] to what is to start there.
+///
+/// # Panics
+/// When `oxibot sandbox status` does not say which Landlock there is.
+#[must_use]
+pub fn level_without_namespaces() -> &'static str {
+    static LEVEL: std::sync::OnceLock<&str> = std::sync::OnceLock::new();
+    LEVEL.get_or_init(|| if landlock_abi() >= 6 { "kernel" } else { "reduced" })
+}
+
+/// As environment: `sandbox.require` of a machine whose kernel is old.
+pub const ACCEPT_REDUCED: (&str, &str) = ("OXIBOT_SANDBOX__REQUIRE", "reduced");
+
+/// What the toolhost found out about the running kernel.
+///
+/// # Panics
+/// As [`level_without_namespaces`].
+#[must_use]
+pub fn landlock_abi() -> u64 {
+    let fixture = Fixture::new();
+    let (name, value) = ACCEPT_REDUCED;
+    let output = fixture
+        .oxibot()
+        .env(name, value)
+        .args(["sandbox", "status", "--json"])
+        .output()
+        .expect("oxibot starts");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    status["landlock_abi"].as_u64().unwrap_or_else(|| panic!("no status: {}", describe(&output)))
+}
+
 /// Path of a binary of this workspace, built by the same test run.
 ///
 /// # Panics

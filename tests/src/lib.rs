@@ -2,7 +2,9 @@
 //! vendor's cloud.
 
 pub mod corpus;
+pub mod docker;
 pub mod fixture;
+pub mod guest;
 pub mod leftovers;
 pub mod model_server;
 pub mod peer;

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use oxibot_tests::fixture::{Fixture, binary, describe, skip};
+use oxibot_tests::fixture::{ACCEPT_REDUCED, Fixture, binary, describe, level_without_namespaces, skip};
 use serde_json::{Value, json};
 
 /// An id no package uses.
@@ -531,7 +531,7 @@ impl Mode {
     fn level(self) -> &'static str {
         match self {
             Self::Root | Self::User => "full",
-            Self::Kernel => "kernel",
+            Self::Kernel => level_without_namespaces(),
         }
     }
 }
@@ -550,10 +550,13 @@ fn command(fixture: &Fixture, programs: Option<&Path>, mode: Mode, workspace: &P
             command
         }
     };
+    command.env_clear();
+    if matches!(mode, Mode::Kernel) {
+        command.env(ACCEPT_REDUCED.0, ACCEPT_REDUCED.1);
+    }
     command
         .args(["tool", "call", "bash", &json!({ "command": script }).to_string(), "--json", "--workspace"])
         .arg(workspace)
-        .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", fixture.root())
         .env("OXIBOT_HOME", fixture.home())

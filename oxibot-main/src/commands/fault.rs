@@ -108,9 +108,9 @@ pub(super) fn load(global: &Global) -> Result<Loaded, Fault> {
     Ok(loaded)
 }
 
-/// Says what this kernel lacks for main's own confinement.
+/// Says what this kernel lacks altogether for main's own confinement.
 pub(super) fn warn_of(confined: &Confined) {
-    for missing in confined.missing() {
+    for missing in confined.absent() {
         terminal::complain(&format!("warning: {missing}"));
     }
 }

@@ -82,6 +82,7 @@ impl ConfineError {
 #[must_use]
 pub struct Confined {
     missing: Vec<String>,
+    absent: Vec<String>,
 }
 
 impl Confined {
@@ -89,6 +90,13 @@ impl Confined {
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.missing
+    }
+
+    /// Of these, whole mechanisms that are not there. What an older kernel does less of is for `doctor` to say: repeated at
+    /// every command it would stand among the words of the program that `sandbox run` runs.
+    #[must_use]
+    pub fn absent(&self) -> &[String] {
+        &self.absent
     }
 
     /// The runtime of a command that does one thing: one thread.
@@ -133,17 +141,21 @@ fn apply(plan: &Plan) -> Result<Confined, ConfineError> {
         drop(("localhost", 0_u16).to_socket_addrs());
     }
     privileges::drop_all()?;
-    let mut missing = Vec::new();
     let landlock = files::restrict(plan)?;
-    missing.extend(landlock.missing());
+    let mut absent = Vec::new();
+    if !landlock.in_force() {
+        absent.extend(landlock.missing());
+    }
     let filtered = syscalls::restrict(plan)?;
     if !filtered {
-        missing.push(
+        absent.push(
             "this kernel has no seccomp: main could start programs if it were taken over; use a kernel with \
              CONFIG_SECCOMP_FILTER"
                 .to_owned(),
         );
     }
     probes.verify(plan, landlock.in_force(), filtered)?;
-    Ok(Confined { missing })
+    let weaker = if landlock.in_force() { landlock.missing() } else { None };
+    let missing = absent.iter().cloned().chain(weaker).collect();
+    Ok(Confined { missing, absent })
 }

@@ -28,7 +28,7 @@ use super::sockets::Listing;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
 use super::{log, process};
 use crate::sys;
-use crate::wall::Nursery;
+use crate::wall::{Nursery, SCOPES_ABI};
 use crate::wire::{Obtained, WallFault, Wanted};
 
 /// Exit status for a configuration that cannot be served.
@@ -251,7 +251,7 @@ fn first_wall(places: &mut [Place], nursery: &mut Nursery, require: Level) -> Re
     if obtained.level < require {
         return Err(StartError::BelowRequired(below_required(&obtained, require)));
     }
-    let Obtained { level, landlock_abi, protections } = obtained;
+    let Obtained { level, landlock_abi, protections, remedy: _ } = obtained;
     Ok(Wall { level, landlock_abi, protections, proven: None })
 }
 
@@ -262,19 +262,30 @@ fn below_required(obtained: &Obtained, require: Level) -> String {
         require.name(),
         obtained.level.name()
     );
-    for missing in obtained.protections.iter().filter(|p| p.state != ProtectionState::Active) {
-        text.push_str(&format!("\n  missing: {}: {}", missing.name, missing.detail));
+    // Namespaces are missing together, for one reason.
+    let mut missing: Vec<(&str, Vec<&str>)> = Vec::new();
+    for protection in obtained.protections.iter().filter(|p| p.state != ProtectionState::Active) {
+        match missing.iter_mut().find(|(detail, _)| *detail == protection.detail) {
+            Some((_, names)) => names.push(&protection.name),
+            None => missing.push((&protection.detail, vec![&protection.name])),
+        }
     }
-    let command = match require {
-        Level::Full => {
-            "sudo sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1 \
-             kernel.apparmor_restrict_unprivileged_userns=0"
+    for (detail, names) in missing {
+        text.push_str(&format!("\n  missing: {}: {detail}", names.join(", ")));
+    }
+    // Namespaces give every level; a newer kernel gives `kernel` without them.
+    if !obtained.remedy.is_empty() {
+        text.push_str(&format!("\n  to get it: {}", obtained.remedy));
+    }
+    let newer = obtained.level == Level::Reduced && obtained.landlock_abi < SCOPES_ABI;
+    match require {
+        Level::Kernel if newer => {
+            text.push_str(
+                "\n  or, without namespaces: a kernel of version 6.12 or newer with lsm=landlock,...",
+            );
         }
-        Level::Kernel | Level::Reduced | Level::Off => {
-            "boot a kernel of version 6.12 or newer with lsm=landlock,..."
-        }
-    };
-    text.push_str(&format!("\n  to get it: {command}"));
+        Level::Full | Level::Kernel | Level::Reduced | Level::Off => {}
+    }
     text.push_str(&format!(
         "\n  to accept less: oxibot config, \"sandbox\": {{\"require\": \"{}\"}}",
         obtained.level.name()
@@ -333,14 +344,22 @@ mod tests {
         let obtained = Obtained {
             level: Level::Kernel,
             landlock_abi: 6,
-            protections: vec![Protection {
-                name: "user-namespace".into(),
-                state: ProtectionState::Unavailable,
-                detail: "refused by the kernel".into(),
-            }],
+            protections: ["user-namespace", "mount-namespace"]
+                .map(|name| Protection {
+                    name: name.into(),
+                    state: ProtectionState::Unavailable,
+                    detail: "refused by the kernel".into(),
+                })
+                .to_vec(),
+            remedy: "sudo sysctl -w x=1".into(),
         };
         let text = below_required(&obtained, Level::Full);
-        for part in ["\"full\"", "user-namespace: refused", "sudo sysctl", "\"require\": \"kernel\""] {
+        for part in [
+            "\"full\"",
+            "user-namespace, mount-namespace: refused",
+            "to get it: sudo sysctl -w x=1",
+            "\"require\": \"kernel\"",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -7,6 +7,7 @@ use oxibot_proto::message::{Level, Protection, ProtectionState};
 use super::cgroup::{Counted, Counter};
 use super::identity::Identity;
 use super::orders::Plan;
+use super::remedy::Switches;
 use super::ruleset::SCOPES_ABI;
 use super::seccomp::Telling;
 use crate::wire::{Obtained, WallFault};
@@ -24,14 +25,66 @@ const NAMESPACES: [&str; 9] = [
     "private-proc",
 ];
 /// Given by every wall.
-const ALWAYS: [&str; 3] = ["seccomp", "no-new-privs", "capabilities"];
-/// What later Landlock ABIs brought, other than the scopes, which are a protection of their own.
-const LATER: [(u32, &str); 3] = [
-    (3, "truncating files (ABI 3, Linux 6.2)"),
-    (4, "TCP (ABI 4, Linux 6.7; the filter refuses sockets instead)"),
-    (5, "ioctl on devices (ABI 5, Linux 6.10)"),
-];
+const ALWAYS: [&str; 4] = ["landlock", "seccomp", "no-new-privs", "capabilities"];
 
+/// What keeps the promise where a kernel's Landlock does not, without namespaces.
+enum Instead {
+    /// The same is refused by this.
+    Same(&'static str),
+    /// Nothing: this is possible.
+    Gap(&'static str),
+}
+
+/// A kind of access that not every Landlock knows.
+struct Right {
+    name: &'static str,
+    what: &'static str,
+    abi: u32,
+    linux: &'static str,
+    /// What gives the same at level `full`. `None` where Landlock is not asked for it there, whatever the kernel knows.
+    at_full: Option<&'static str>,
+    below: Instead,
+}
+
+/// ABI 2 (moving between directories) is not here: an older Landlock refuses that altogether. TCP at level `full` is left
+/// to the network namespace whatever the kernel knows.
+const RIGHTS: [Right; 4] = [
+    Right {
+        name: "landlock-truncate",
+        what: "emptying files",
+        abi: 3,
+        linux: "6.2",
+        at_full: Some("the read-only mounts give the same"),
+        below: Instead::Same("the system call filter refuses truncate and O_TRUNC without writing"),
+    },
+    Right {
+        name: "landlock-tcp",
+        what: "TCP",
+        abi: 4,
+        linux: "6.7",
+        at_full: None,
+        below: Instead::Same("the system call filter refuses every socket"),
+    },
+    Right {
+        name: "landlock-device-ioctl",
+        what: "controlling devices",
+        abi: 5,
+        linux: "6.10",
+        at_full: Some("there are only null, zero, full, random and urandom"),
+        below: Instead::Same("only null, zero, full, random and urandom can be opened"),
+    },
+    Right {
+        name: "landlock-scopes",
+        what: "signals and abstract sockets",
+        abi: SCOPES_ABI,
+        linux: "6.12",
+        at_full: Some("the PID and network namespaces give the same"),
+        below: Instead::Gap(
+            "the system call filter refuses every socket, and signals to what is above a call, but a call can signal other \
+             processes of its user",
+        ),
+    },
+];
 /// Refused all the same, but nobody can say which call it was.
 const UNTOLD: &str = "refused system calls are not told: another program above listens to them already (a container engine), or the \
      kernel is older than 5.0";
@@ -44,6 +97,7 @@ pub(super) fn describe(
     cgroup: &Counted,
     telling: Telling,
     lowered: Option<&WallFault>,
+    switches: &Switches,
 ) -> Obtained {
     // Where a call runs as the kernel's uid 0, a cgroup is the only one to count its tasks.
     let counted = plan == Plan::Full || identity.outside_uid != 0 || cgroup.has(Counter::Processes);
@@ -52,10 +106,11 @@ pub(super) fn describe(
         list.push(Protection { name: name.into(), state, detail: detail.into() });
     };
     use ProtectionState::{Active, Degraded, Unavailable};
+    let remedy = lowered.map(|fault| switches.remedy(fault)).unwrap_or_default();
     let why = match (plan, lowered) {
         (Plan::Full, _) => String::new(),
         (Plan::Bare, None) => "namespaces were not asked for".into(),
-        (Plan::Bare, Some(fault)) => format!("{fault}; {}", remedy(fault)),
+        (Plan::Bare, Some(fault)) => format!("{fault}; {remedy}"),
         (Plan::Off, _) => "switched off by --no-sandbox".into(),
     };
     let namespaces = if plan == Plan::Full { Active } else { Unavailable };
@@ -66,25 +121,21 @@ pub(super) fn describe(
     for name in ALWAYS {
         put(name, wall, if plan == Plan::Off { &why } else { "" });
     }
-    match plan {
-        Plan::Off => put("landlock", Unavailable, &why),
-        // Mounts and namespaces stop all of it there, but a move between directories, which ABI 1 refuses.
-        Plan::Full => put("landlock", Active, ""),
-        Plan::Bare if uncovered(abi).is_empty() => put("landlock", Active, ""),
-        Plan::Bare => put("landlock", Degraded, &format!("ABI {abi} does not cover {}", uncovered(abi))),
-    }
-    let scopes = format!("needs Landlock ABI {SCOPES_ABI} (Linux 6.12), this kernel has ABI {abi}");
-    match plan {
-        Plan::Full if abi < SCOPES_ABI => {
-            put(
-                "landlock-scopes",
-                Degraded,
-                &format!("{scopes}; the PID and network namespaces give the same"),
-            );
+    for right in &RIGHTS {
+        let lacks = || {
+            let (name, linux) = (right.what, right.linux);
+            format!("Landlock ABI {abi} has no rule for {name}; Linux {linux} (ABI {}) has; ", right.abi)
+        };
+        match plan {
+            Plan::Full if right.at_full.is_none() => {}
+            Plan::Full | Plan::Bare if abi >= right.abi => put(right.name, Active, ""),
+            Plan::Full => put(right.name, Degraded, &(lacks() + right.at_full.unwrap_or_default())),
+            Plan::Bare => match right.below {
+                Instead::Same(what) => put(right.name, Degraded, &(lacks() + what)),
+                Instead::Gap(what) => put(right.name, Unavailable, &(lacks() + what)),
+            },
+            Plan::Off => put(right.name, Unavailable, &why),
         }
-        Plan::Bare if abi < SCOPES_ABI => put("landlock-scopes", Unavailable, &scopes),
-        Plan::Full | Plan::Bare => put("landlock-scopes", Active, ""),
-        Plan::Off => put("landlock-scopes", Unavailable, &why),
     }
     let uncounted = "the kernel does not count processes of its uid 0, and there is no pids cgroup to be had; run as another user, \
          or with namespaces";
@@ -127,27 +178,7 @@ pub(super) fn describe(
         Plan::Bare => Level::Reduced,
         Plan::Off => Level::Off,
     };
-    Obtained { level, landlock_abi: abi, protections: list }
-}
-
-/// What an ABI leaves to others to stop.
-fn uncovered(abi: u32) -> String {
-    LATER.iter().filter(|(since, _)| *since > abi).map(|(_, what)| *what).collect::<Vec<_>>().join(", ")
-}
-
-/// The one thing to do about a fault of level `full`.
-fn remedy(fault: &WallFault) -> &'static str {
-    let says = |what: &str| fault.step.contains(what) || fault.cause.contains(what);
-    if fault.step.contains("id-map") {
-        "put the workspace on ext4, xfs, btrfs or another file system with id-mapped mounts, or run as its owner"
-    } else if says("private /proc") {
-        "show an unmasked /proc: in Docker --security-opt systempaths=unconfined"
-    } else if says("namespace") || says("uid_map") || says("EPERM") || says("EACCES") {
-        "allow unprivileged user namespaces: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 where that \
-         exists, in Docker --security-opt seccomp=unconfined"
-    } else {
-        "run `oxibot doctor` where namespaces and mounts are allowed"
-    }
+    Obtained { level, landlock_abi: abi, protections: list, remedy }
 }
 
 #[cfg(test)]
@@ -164,7 +195,7 @@ mod tests {
 
     #[test]
     fn full_lists_nothing_but_the_cgroup_as_missing() {
-        let obtained = describe(Plan::Full, 7, &USER, &nothing(), Telling::Init, None);
+        let obtained = describe(Plan::Full, 7, &USER, &nothing(), Telling::Init, None, &Switches::default());
         assert_eq!(obtained.level, Level::Full);
         let missing: Vec<_> =
             obtained.protections.iter().filter(|p| p.state != ProtectionState::Active).collect();
@@ -177,35 +208,49 @@ mod tests {
 
     #[test]
     fn old_landlock_without_namespaces_is_reduced() {
-        assert_eq!(describe(Plan::Bare, 5, &USER, &nothing(), Telling::Init, None).level, Level::Reduced);
-        assert_eq!(describe(Plan::Bare, 6, &USER, &nothing(), Telling::Init, None).level, Level::Kernel);
         assert_eq!(
-            describe(Plan::Bare, 6, &ROOT, &nothing(), Telling::Init, None).level,
+            describe(Plan::Bare, 5, &USER, &nothing(), Telling::Init, None, &Switches::default()).level,
+            Level::Reduced
+        );
+        assert_eq!(
+            describe(Plan::Bare, 6, &USER, &nothing(), Telling::Init, None, &Switches::default()).level,
+            Level::Kernel
+        );
+        assert_eq!(
+            describe(Plan::Bare, 6, &ROOT, &nothing(), Telling::Init, None, &Switches::default()).level,
             Level::Reduced,
             "nobody counts its processes"
         );
     }
 
     #[test]
-    fn what_an_old_landlock_does_not_cover_is_listed() {
-        let landlock = |plan, abi| {
-            let obtained = describe(plan, abi, &USER, true, None);
-            obtained.protections.into_iter().find(|p| p.name == "landlock").unwrap()
+    fn older_landlock_is_named_right_by_right() {
+        let states = |plan, abi| -> Vec<(String, ProtectionState)> {
+            let obtained = describe(plan, abi, &USER, &nothing(), Telling::Init, None, &Switches::default());
+            let named = obtained.protections.into_iter().filter(|p| p.name.starts_with("landlock-"));
+            named.map(|p| (p.name, p.state)).filter(|(_, state)| *state != ProtectionState::Active).collect()
         };
-        let debian = landlock(Plan::Bare, 2);
-        assert_eq!(debian.state, ProtectionState::Degraded);
-        for missing in ["truncating", "TCP", "ioctl"] {
-            assert!(debian.detail.contains(missing), "{}", debian.detail);
-        }
-        assert!(!landlock(Plan::Bare, 4).detail.contains("TCP"));
-        assert_eq!(landlock(Plan::Bare, 5).state, ProtectionState::Active);
-        assert_eq!(landlock(Plan::Full, 2).state, ProtectionState::Active, "mounts and namespaces stop it");
+        let names = |states: Vec<(String, ProtectionState)>| -> Vec<String> {
+            states.into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(states(Plan::Bare, 6), []);
+        assert_eq!(states(Plan::Bare, 5), [("landlock-scopes".into(), ProtectionState::Unavailable)]);
+        assert_eq!(names(states(Plan::Full, 4)), ["landlock-device-ioctl", "landlock-scopes"]);
+        let all = ["landlock-truncate", "landlock-tcp", "landlock-device-ioctl", "landlock-scopes"];
+        assert_eq!(names(states(Plan::Bare, 2)), all);
+        assert_eq!(
+            names(states(Plan::Full, 2)),
+            [all[0], all[2], all[3]],
+            "TCP is the network namespace's there"
+        );
+        assert!(states(Plan::Full, 2).iter().all(|(_, state)| *state == ProtectionState::Degraded));
     }
 
     #[test]
     fn reason_of_the_lower_level_is_named_with_its_remedy() {
         let fault = super::super::fault::fault("id-map /w", "EINVAL");
-        let obtained = describe(Plan::Bare, 7, &USER, &nothing(), Telling::Init, Some(&fault));
+        let obtained =
+            describe(Plan::Bare, 7, &USER, &nothing(), Telling::Init, Some(&fault), &Switches::default());
         let detail = &obtained.protections.iter().find(|p| p.name == "mount-namespace").unwrap().detail;
         assert!(detail.contains("cannot id-map /w: EINVAL") && detail.contains("ext4"), "{detail}");
     }

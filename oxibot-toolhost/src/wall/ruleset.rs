@@ -20,7 +20,7 @@ use super::orders::Plan;
 use crate::wire::WallFault;
 
 /// First ABI with scopes for signals and abstract sockets; what level `kernel` stands on.
-pub(super) const SCOPES_ABI: u32 = 6;
+pub(crate) const SCOPES_ABI: u32 = 6;
 /// First ABI with rules for TCP.
 const TCP_ABI: u32 = 4;
 

@@ -25,6 +25,7 @@ use super::identity::{self, Identity};
 use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
+use super::remedy::Switches;
 use super::seccomp::{PayloadFilter, Telling};
 use super::{grants, privileges, protections, session};
 use crate::sys::{self, Cloned};
@@ -90,6 +91,8 @@ fn live() -> Result<(), WallFault> {
 struct Zygote {
     ground: Ground,
     identity: Identity,
+    /// Started as root, whoever calls run as.
+    root: bool,
     /// Whether refused system calls can be told, found by the probe call.
     telling: Telling,
     /// Start of the names of what its calls get in `/tmp`.
@@ -106,6 +109,7 @@ impl Zygote {
         );
         // Should memory run out, calls go first, then this, and the supervisor last.
         std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("offer calls to the OOM killer")?;
+        let root = nix::unistd::getuid().is_root();
         let host = identity::namespaces()?;
         // Before capabilities go: the top of a cgroup tree is nobody's to write without one.
         let (zone, counted) = Zone::make(&order.place, order.number);
@@ -116,7 +120,7 @@ impl Zygote {
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         }
         let profile = order.profile.clone();
-        let filter = PayloadFilter::new(order.plan)?;
+        let filter = PayloadFilter::new(order.plan, abi)?;
         let ground = Ground {
             profile,
             plan: order.plan,
@@ -130,7 +134,7 @@ impl Zygote {
         };
         let private = session::private_prefix(&order.session, order.number);
         let children = Children::new(order.plan, zone, ground.counted.has(Counter::Processes));
-        Ok(Self { ground, identity, telling: Telling::Nobody, private, children })
+        Ok(Self { ground, identity, root, telling: Telling::Nobody, private, children })
     }
 
     fn obtained(&self, order: &Order) -> Obtained {
@@ -141,6 +145,7 @@ impl Zygote {
             &self.ground.counted,
             self.telling,
             order.lowered.as_ref(),
+            &Switches::read(self.root),
         )
     }
 

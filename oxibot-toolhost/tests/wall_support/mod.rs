@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oxibot_proto::message::Level;
 use oxibot_proto::settings::Limits;
 use oxibot_toolhost::wall::{Nursery, ReadyInit, RunningInit, Zygote, ZygoteEvent};
 use oxibot_toolhost::wire::{
-    Ending, FoundSockets, FromInit, Job, Profile, Refusal, Sockets, ToZygote, Wanted,
+    Ending, FoundSockets, FromInit, Job, Obtained, Profile, Refusal, Sockets, ToZygote, Wanted,
 };
 
 /// Longest any single step of a test may take.
@@ -194,6 +195,11 @@ pub fn program(argv: &[&str]) -> Job {
 pub fn readable(fd: impl AsFd, milliseconds: u16) -> bool {
     let mut watched = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut watched, PollTimeout::from(milliseconds)).unwrap_or(0) > 0
+}
+
+/// The level this kernel gives without namespaces: `kernel` takes Landlock's scopes (Linux 6.12).
+pub fn without_namespaces(obtained: &Obtained) -> Level {
+    if obtained.landlock_abi >= 6 { Level::Kernel } else { Level::Reduced }
 }
 
 /// Whether these tests run as root; some promises differ.

@@ -1,12 +1,14 @@
 //! Takes kernel mechanisms away from a program, the way an old kernel, a container engine or a bug would.
 //!
 //! `sabotage WHAT[,WHAT...] -- CMD [ARG...]` installs a seccomp filter for each and becomes CMD. `pretend-X` answers
-//! success without doing anything, so that only a program that verifies notices.
+//! success without doing anything, so that only a program that verifies notices. `docker` is Docker's whole default
+//! profile with its capabilities, see [`oxibot_tests::docker`].
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
+use oxibot_tests::docker;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter,
@@ -75,6 +77,26 @@ fn mechanism(word: &str) -> Option<Vec<(i32, Rules)>> {
                 ],
             ),
         ],
+        "docker" => {
+            let refused = docker::REFUSED.iter().map(|call| (*call, vec![]));
+            let namespaces: Vec<SeccompRule> = (0..64)
+                .map(|bit| 1_u64 << bit)
+                .filter(|bit| docker::NAMESPACES & bit != 0)
+                .map(|bit| flag(0, bit))
+                .collect();
+            let other: Vec<SeccompCondition> = docker::PERSONALITIES
+                .iter()
+                .map(|value| {
+                    SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, *value).unwrap()
+                })
+                .collect();
+            let argued = [
+                (libc::SYS_clone, namespaces),
+                (libc::SYS_personality, vec![SeccompRule::new(other).unwrap()]),
+                (libc::SYS_socket, vec![equal(0, libc::AF_VSOCK as u64)]),
+            ];
+            vec![no_clone3, (libc::EPERM, refused.chain(argued).collect())]
+        }
         "landlock" => vec![(
             libc::ENOSYS,
             vec![
@@ -126,7 +148,15 @@ fn main() -> ExitCode {
     for program in last {
         apply_filter(&program).unwrap();
     }
-    let error = Command::new(program).args(arguments).exec();
+    let mut command = Command::new(&program);
+    if words.split(',').any(|word| word == "docker") && nix::unistd::geteuid().is_root() {
+        // No filter of a default container refuses what this needs.
+        command = Command::new("setpriv");
+        command
+            .args(["--bounding-set", docker::CAPABILITIES, "--inh-caps", "-all", "--ambient-caps", "-all"])
+            .arg(program);
+    }
+    let error = command.args(arguments).exec();
     eprintln!("sabotage: {error}");
     ExitCode::from(126)
 }

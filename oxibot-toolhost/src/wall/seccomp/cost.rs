@@ -96,7 +96,7 @@ fn installing_and_asking() {
             installing(&list, below),
         );
     }
-    let filter = PayloadFilter::new(Plan::Full).unwrap();
+    let filter = PayloadFilter::new(Plan::Full, 7).unwrap();
     let keyctl = [u64::MAX, 0, 0, 0, 0, 0];
     let open = [u64::from(libc::AT_FDCWD.cast_unsigned()), 0, 0, 0, 0, 0];
     for (name, number, arguments) in [

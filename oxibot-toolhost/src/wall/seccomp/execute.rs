@@ -183,16 +183,19 @@ fn names() -> BTreeMap<u32, &'static str> {
         .collect()
 }
 
+/// A Landlock ABI under which no rule is left out.
+const OLD: u32 = 1;
+
 fn trials(table: &Table, filter: Filter) -> Vec<Trial> {
     let names = names();
     let mut trials = Vec::new();
     let holds = |rule: &&Rule| {
-        let other = match filter {
-            Filter::Full => Place::PayloadBare,
-            Filter::Bare => Place::PayloadFull,
-            Filter::Zygote => Place::Payload,
+        let others = match filter {
+            Filter::Full => [Place::PayloadBare, Place::PayloadOld].as_slice(),
+            Filter::Bare => &[Place::PayloadFull],
+            Filter::Zygote => &[Place::Payload],
         };
-        rule.place != other && !LEFT_OUT.contains(&rule.id.as_str())
+        !others.contains(&rule.place) && !LEFT_OUT.contains(&rule.id.as_str())
     };
     for rule in table.rules.iter().filter(holds) {
         for pattern in &rule.patterns {
@@ -253,7 +256,7 @@ fn child(trials: &[Trial], under: Under, plan: Plan, status: OwnedFd) -> ! {
     }
     let other = (under == Under::PayloadUntold).then(listener_above);
     if matches!(under, Under::Payload | Under::PayloadUntold) {
-        let listener = install(&PayloadFilter::new(plan).unwrap(), &above()).unwrap();
+        let listener = install(&PayloadFilter::new(plan, OLD).unwrap(), &above()).unwrap();
         assert_eq!(listener.is_some(), other.is_none(), "told unless another listens");
         if let Some(listener) = listener {
             send_message(status.as_fd(), &FromPayload::Filtered, &[listener.as_fd()]).unwrap();
@@ -296,7 +299,7 @@ fn execute(trials: &[Trial], under: Under, plan: Plan) -> (Vec<i32>, Vec<Refusal
     };
     drop(theirs);
     let mut told = Vec::new();
-    let filter = PayloadFilter::new(plan).unwrap();
+    let filter = PayloadFilter::new(plan, OLD).unwrap();
     let mut bytes = Vec::new();
     let mut socket = std::os::unix::net::UnixStream::from(ours);
     if under == Under::Payload {
@@ -341,7 +344,7 @@ fn executed(filter: Filter, plan: Plan) {
     for rule in table.rules.iter().filter(|rule| match rule.place {
         Place::Zygote | Place::Payload => true,
         Place::PayloadFull => filter == Filter::Full,
-        Place::PayloadBare => filter == Filter::Bare,
+        Place::PayloadBare | Place::PayloadOld => filter == Filter::Bare,
     }) {
         assert!(covered.contains(rule.id.as_str()) || LEFT_OUT.contains(&rule.id.as_str()), "{}", rule.id);
     }

@@ -32,7 +32,7 @@ pub(crate) use rule::RuleText;
 pub(super) use rule::{Above, Call};
 
 use self::parse::Source;
-use self::rule::{Action, Architecture, Filter, Table};
+use self::rule::{Action, Architecture, Filter, Place, Table};
 use super::fault::{Step, fault};
 use super::orders::Plan;
 use crate::sys;
@@ -55,6 +55,9 @@ const SOURCES: &[Source] = &[
     source!("bare.rules"),
 ];
 const NUMBERS: Source = source!("numbers.table");
+
+/// First Landlock with a right for emptying files.
+const TRUNCATE_ABI: u32 = 3;
 
 fn table() -> Result<Table, WallFault> {
     let step = "read the system call rules";
@@ -85,8 +88,12 @@ pub(super) struct PayloadFilter {
 }
 
 impl PayloadFilter {
-    pub(super) fn new(plan: Plan) -> Result<Self, WallFault> {
-        let table = table()?;
+    /// `abi`: of the kernel's Landlock, which from some version on does what rules for older ones do.
+    pub(super) fn new(plan: Plan, abi: u32) -> Result<Self, WallFault> {
+        let mut table = table()?;
+        if abi >= TRUNCATE_ABI {
+            table.rules.retain(|rule| rule.place != Place::PayloadOld);
+        }
         let filter = Filter::of_payload(plan);
         let compiled = match plan {
             Plan::Full => Some(compile::compile(&table, filter, &Above::default(), Telling::Init)?),

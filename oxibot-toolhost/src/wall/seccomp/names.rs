@@ -31,6 +31,9 @@ const CONSTANTS: &[(&str, u32)] = &[
     ("IPPROTO_UDPLITE", libc::IPPROTO_UDPLITE.cast_unsigned()),
     ("NETLINK_ROUTE", libc::NETLINK_ROUTE.cast_unsigned()),
     ("O_CREAT", libc::O_CREAT.cast_unsigned()),
+    ("O_TRUNC", libc::O_TRUNC.cast_unsigned()),
+    // The bits of the access mode with it. As a value: opened for neither reading nor writing, and emptied all the same.
+    ("O_TRUNC_MODES", (libc::O_TRUNC | libc::O_ACCMODE).cast_unsigned()),
     // O_TMPFILE without the O_DIRECTORY it contains: the bit that is its own.
     ("O_TMPFILE_BIT", (libc::O_TMPFILE & !libc::O_DIRECTORY).cast_unsigned()),
     // All ones asks which personality is set.

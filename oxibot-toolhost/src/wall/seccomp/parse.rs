@@ -155,6 +155,7 @@ impl Block {
             "payload" => Ok(Place::Payload),
             "payload-full" => Ok(Place::PayloadFull),
             "payload-bare" => Ok(Place::PayloadBare),
+            "payload-old" => Ok(Place::PayloadOld),
             other => Err(self.error(field.line, format!("there is no filter {other}"))),
         }
     }

@@ -49,6 +49,8 @@ pub(super) enum Place {
     PayloadFull,
     /// By payloads without.
     PayloadBare,
+    /// By payloads without, where Landlock has no right for emptying files (before ABI 3).
+    PayloadOld,
 }
 
 /// What is answered.
@@ -165,12 +167,12 @@ impl Filter {
             (Self::Zygote, Place::Zygote)
             | (Self::Full | Self::Bare, Place::Payload)
             | (Self::Full, Place::PayloadFull)
-            | (Self::Bare, Place::PayloadBare) => true,
+            | (Self::Bare, Place::PayloadBare | Place::PayloadOld) => true,
             (Self::Full | Self::Bare, Place::Zygote) => {
                 matches!(rule.action, Action::Notify(_)) || rule.patterns.iter().any(enters)
             }
-            (Self::Zygote, Place::Payload | Place::PayloadFull | Place::PayloadBare)
-            | (Self::Full, Place::PayloadBare)
+            (Self::Zygote, Place::Payload | Place::PayloadFull | Place::PayloadBare | Place::PayloadOld)
+            | (Self::Full, Place::PayloadBare | Place::PayloadOld)
             | (Self::Bare, Place::PayloadFull) => false,
         }
     }

@@ -385,7 +385,7 @@ fn processes_above_a_call_without_a_pid_namespace_cannot_be_signalled() {
 
 #[test]
 fn what_is_told_holds_no_pointer_and_no_high_half() {
-    let filter = PayloadFilter::new(Plan::Full).unwrap();
+    let filter = PayloadFilter::new(Plan::Full, 7).unwrap();
     let call = |number: libc::c_long, arguments| Call {
         architecture: filter.table.architecture.audit(),
         number: u32::try_from(number).unwrap(),
