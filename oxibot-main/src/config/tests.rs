@@ -734,9 +734,11 @@ fn a_key_goes_unencrypted_to_this_machine_only() {
 #[test]
 fn a_file_that_cannot_be_used_says_why() {
     let home = Home::empty();
-    home.write("real.json", "{}", 0o600);
-    std::os::unix::fs::symlink(home.path("real.json"), home.path("config.json")).unwrap();
-    assert!(home.refusal(&[]).contains("cannot read ~/config.json: it is a symbolic link"));
+    std::os::unix::fs::symlink(home.path("nowhere.json"), home.path("config.json")).unwrap();
+    assert!(
+        home.refusal(&[])
+            .contains("cannot read ~/config.json: it is a symbolic link that cannot be followed")
+    );
     std::fs::remove_file(home.path("config.json")).unwrap();
     std::fs::create_dir(home.path("config.json")).unwrap();
     assert!(home.refusal(&[]).contains("not a regular file"));

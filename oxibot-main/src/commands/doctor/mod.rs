@@ -19,6 +19,7 @@ mod kernel;
 mod namespaces;
 mod prometheus;
 mod report;
+mod seen;
 mod sockets;
 mod table;
 mod text;

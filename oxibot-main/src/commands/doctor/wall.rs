@@ -118,6 +118,8 @@ pub(super) fn require(facts: &WallFacts) -> Vec<Check> {
 /// Each protection.
 pub(super) fn protections(facts: &WallFacts) -> Vec<Check> {
     let Ok(hello) = &facts.hello else { return Vec::new() };
+    // What takes one namespace away takes all: the reason is said with the first.
+    let mut reasons: Vec<(String, String)> = Vec::new();
     hello
         .wall
         .protections
@@ -125,9 +127,15 @@ pub(super) fn protections(facts: &WallFacts) -> Vec<Check> {
         .map(|protection| {
             let id = format!("sandbox.protection.{}", neutral::line(&protection.name, 64));
             let detail = neutral::line(&protection.detail, 1024);
-            let found = |state: &str| {
-                if detail.is_empty() { state.to_owned() } else { format!("{state}: {detail}") }
+            let said = reasons.iter().find(|(known, _)| *known == detail).map(|(_, first)| first.clone());
+            let found = |state: &str| match &said {
+                _ if detail.is_empty() => state.to_owned(),
+                Some(first) => format!("{state}, for the same reason as {first}"),
+                None => format!("{state}: {detail}"),
             };
+            if protection.state != ProtectionState::Active && said.is_none() {
+                reasons.push((detail.clone(), neutral::line(&protection.name, 64)));
+            }
             let meaning = meaning_of(&protection.name);
             match protection.state {
                 // A detail of what holds is the operator's to read where it is asked for: `sandbox status`.
@@ -272,16 +280,18 @@ mod tests {
                 protection("landlock", ProtectionState::Active, ""),
                 protection("landlock-scopes", ProtectionState::Degraded, "needs ABI 6"),
                 protection("pid-namespace", ProtectionState::Unavailable, "needs user namespaces"),
+                protection("ipc-namespace", ProtectionState::Unavailable, "needs user namespaces"),
             ];
         }
         let checks = protections(&facts);
         let states: Vec<State> = checks.iter().map(|check| check.state).collect();
-        assert_eq!(states, [State::Ok, State::Warn, State::Warn]);
+        assert_eq!(states, [State::Ok, State::Warn, State::Warn, State::Warn]);
+        assert_eq!(checks[3].found, "unavailable, for the same reason as pid-namespace");
         assert_eq!(checks[2].id, "sandbox.protection.pid-namespace");
         assert_eq!(checks[2].found, "unavailable: needs user namespaces");
         assert_eq!(checks[2].consequence, "a call sees the list of all processes");
         let remedies: Vec<&str> = checks.iter().map(|check| check.remedy.as_str()).collect();
-        assert_eq!(remedies, ["", "see kernel.landlock", "see namespaces.tried"]);
+        assert_eq!(remedies, ["", "see kernel.landlock", "see namespaces.tried", "see namespaces.tried"]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ const fn meaning(
 }
 
 /// In the order in which a reader asks: files, processes, network, kernel, limits.
-const MEANINGS: [Meaning; 18] = [
+const MEANINGS: [Meaning; 19] = [
     meaning(
         "mount-namespace",
         "sees the workspace and system files, no others",
@@ -45,17 +45,12 @@ const MEANINGS: [Meaning; 18] = [
         "can change git hooks and editor settings",
         NAMESPACES,
     ),
-    meaning(
-        "private-tmp",
-        "has a /tmp of its own, gone when it ends",
-        "has a closed directory in this machine's /tmp",
-        NAMESPACES,
-    ),
+    meaning("private-tmp", "has a /tmp of its own, gone when it ends", "has no /tmp to itself", NAMESPACES),
     meaning("private-proc", "has a /proc of its own", "sees this machine's /proc", NAMESPACES),
     meaning(
         "idmapped-workspace",
         "is not root, though files stay root's on disk",
-        "runs as root, without its capabilities",
+        "runs as this very user, root included",
         "user namespaces and id-mapped mounts (Linux 5.12)",
     ),
     meaning(
@@ -113,6 +108,12 @@ const MEANINGS: [Meaning; 18] = [
         "memory, files and processes are bounded",
         "bounds do not hold in full",
         "none: every Linux has them",
+    ),
+    meaning(
+        "explanations",
+        "what the filter refuses is named in its result",
+        "what the filter refuses is not named",
+        "seccomp user notification (Linux 5.0)",
     ),
     meaning(
         "cgroup",

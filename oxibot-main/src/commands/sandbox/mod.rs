@@ -57,7 +57,7 @@ fn text(hello: &ToolhostHello) -> String {
         0 => "no Landlock".to_owned(),
         abi => format!("Landlock ABI {abi}"),
     };
-    let mut text = format!("level: {}, {}; {landlock}\na call:\n", wall.level.name(), proven(wall));
+    let mut text = format!("level: {}, {}; {landlock}; a call\n", wall.level.name(), proven(wall));
     let mut protections: Vec<&Protection> = wall.protections.iter().collect();
     protections.sort_by_key(|protection| meaning::rank(&protection.name));
     // One reason usually takes away many: each is said once, below the table.
@@ -93,7 +93,11 @@ fn text(hello: &ToolhostHello) -> String {
         } else {
             String::new()
         };
-        for line in wrapped(&format!("{}{needs}: {reason}", names.join(", ")), 80) {
+        let whose = match names.as_slice() {
+            [first, _, _, _, ..] => format!("{first} and {} more", names.len().saturating_sub(1)),
+            few => few.join(", "),
+        };
+        for line in wrapped(&format!("{whose}{needs}: {reason}"), 80) {
             text.push_str(&format!("{line}\n"));
         }
     }
