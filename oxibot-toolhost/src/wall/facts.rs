@@ -88,6 +88,7 @@ mod tests {
             protect: vec![".git/hooks".into(), "/.vscode/".into()],
             wanted: Wanted::Strongest,
             tmp_mb: 1,
+            limits: Limits::default(),
         }
     }
 
