@@ -167,7 +167,7 @@ fn what_is_certain_is_not_guessed_again() {
     result.violations.push(Violation {
         what: "allocate memory".into(),
         path: String::new(),
-        why: "the call may use 1 MiB (rule limits.memory); use less".into(),
+        why: "the call may use 1 MiB (rule limits.memoryMb); use less".into(),
         certainty: Certainty::Kernel,
     });
     assert_eq!(violations(&result, None), result.violations);
@@ -247,7 +247,7 @@ proptest! {
                 ("(rule protect)", !view.guarded.is_empty()),
                 ("(rule covered)", !view.covered.is_empty()),
                 ("(rule workspace)", mounts),
-                ("(rule limits.tmp)", mounts),
+                ("(rule limits.tmpMb)", mounts),
                 ("127.0.0.1 is the call's own", view.network == Network::Own),
             ] {
                 prop_assert!(in_force || !violation.why.contains(rule), "{:?}", violation);

@@ -62,7 +62,7 @@ fn reached(conclusion: &Conclusion, limits: &Limits, timeout: Duration) -> Vec<V
             "run on",
             "",
             format!(
-                "it did not end within {} s and was ended with all its processes (rule limits.timeout); give timeout_s, \
+                "it did not end within {} s and was ended with all its processes (rule timeout); give timeout_s, \
                  at most {}, or do the work in smaller steps",
                 timeout.as_secs(),
                 limits.max_timeout_seconds
@@ -92,7 +92,7 @@ fn by_limit(limit: &str, limits: &Limits) -> Option<Violation> {
         "memory" => (
             "allocate memory",
             format!(
-                "the call may use {} MiB (rule limits.memory); work on smaller pieces, or read files in parts",
+                "the call may use {} MiB (rule limits.memoryMb); work on smaller pieces, or read files in parts",
                 limits.memory_mb
             ),
         ),
@@ -106,14 +106,14 @@ fn by_limit(limit: &str, limits: &Limits) -> Option<Violation> {
         "cpu" => (
             "compute",
             format!(
-                "a process may use {} s of CPU time (rule limits.cpu); do the work in smaller steps",
+                "a process may use {} s of CPU time (rule limits.cpuSeconds); do the work in smaller steps",
                 limits.cpu_seconds
             ),
         ),
         "file_size" => (
             "write",
             format!(
-                "a file may grow to {} MiB (rule limits.file_size); write several smaller files",
+                "a file may grow to {} MiB (rule limits.fileSizeMb); write several smaller files",
                 limits.file_size_mb
             ),
         ),
@@ -226,10 +226,10 @@ mod tests {
     #[test]
     fn limits_are_told_with_their_values_and_once() {
         for (limit, rule, value) in [
-            ("memory", "limits.memory", "8192 MiB"),
+            ("memory", "limits.memoryMb", "8192 MiB"),
             ("processes", "limits.processes", "512"),
-            ("cpu", "limits.cpu", "600 s"),
-            ("file_size", "limits.file_size", "4096 MiB"),
+            ("cpu", "limits.cpuSeconds", "600 s"),
+            ("file_size", "limits.fileSizeMb", "4096 MiB"),
         ] {
             let mut conclusion = conclusion(Outcome::Killed { limit: Some(limit.into()) });
             conclusion.limits = LimitEvents { out_of_memory: u32::from(limit == "memory"), processes: 0 };
@@ -244,7 +244,7 @@ mod tests {
         survived.limits = LimitEvents { out_of_memory: 1, processes: 3 };
         assert_eq!(told(&survived, &[]).len(), 2, "a child that was ended is told too");
         let late = told(&conclusion(Outcome::TimedOut), &[]);
-        assert!(late[0].why.contains("7 s") && late[0].why.contains("(rule limits.timeout)"), "{late:?}");
+        assert!(late[0].why.contains("7 s") && late[0].why.contains("(rule timeout)"), "{late:?}");
     }
 
     #[test]

@@ -260,8 +260,8 @@ pub const CASES: &[Case] = &[
     refused(&[Full], "ln f /tmp/f", "write", "/tmp/f", "private-tmp"),
     refused(&[Full], "python3 -c \"import os; os.link('f','/tmp/f')\"", "write", "/tmp/f", "private-tmp"),
     refused(&[Kernel], "echo x > /tmp/x-of-a-test", "write", "/tmp/x-of-a-test", "private-tmp"),
-    refused(&[Full, Whole], "head -c 20M /dev/zero > /tmp/big", "write", "/tmp/big", "limits.tmp"),
-    refused(&[Full], "dd if=/dev/zero of=/tmp/big bs=1M count=20", "write", "/tmp/big", "limits.tmp"),
+    refused(&[Full, Whole], "head -c 20M /dev/zero > /tmp/big", "write", "/tmp/big", "limits.tmpMb"),
+    refused(&[Full], "dd if=/dev/zero of=/tmp/big bs=1M count=20", "write", "/tmp/big", "limits.tmpMb"),
     // Devices and kernel directories.
     refused(&[Full], "cat /dev/sda", "read", "/dev/sda", "devices"),
     refused(&[Full, Kernel], "echo x > /dev/tty", "write", "/dev/tty", "devices"),
@@ -335,22 +335,22 @@ pub const CASES: &[Case] = &[
     refused(&[Full, Kernel], "chmod u+s f", "any", "*", "files.set-id*"),
     refused(&[Full, Kernel], "chown 1234:1234 f", "change", "{W}/f", "identity"),
     // Limits.
-    refused(&[Full, Kernel], "fallocate -l 10G b", "write", "", "limits.file_size"),
+    refused(&[Full, Kernel], "fallocate -l 10G b", "write", "", "limits.fileSizeMb"),
     refused(
         &[Full, Kernel],
         "bash -c 'ulimit -f 1; true'; truncate -s 10T b; echo after",
         "write",
         "",
-        "limits.file_size",
+        "limits.fileSizeMb",
     ),
-    refused(&[Full, Kernel], "python3 -c \"x='a'*(10**13)\"", "allocate memory", "", "limits.memory"),
-    refused(&[Full], "sleep 60", "run on", "", "limits.timeout"),
+    refused(&[Full, Kernel], "python3 -c \"x='a'*(10**13)\"", "allocate memory", "", "limits.memoryMb"),
+    refused(&[Full], "sleep 60", "run on", "", "timeout"),
     refused(
         &[Full],
         "python3 -c \"import os; l=[os.open('f',0) for _ in range(9999)]\"",
         "open a file",
         "",
-        "limits.open_files",
+        "limits.openFiles",
     ),
     // Ordinary failures, and successes that look like failures.
     ordinary(&[Full, Kernel, Whole, Covered], "true"),

@@ -93,7 +93,7 @@ fn not_in_force(wall: Wall, rule: &str) -> bool {
     let elsewhere: &[&str] = match wall {
         Wall::Full => &["covered"],
         Wall::Covered => &[],
-        Wall::Kernel => &["covered", "protect", "workspace", "limits.tmp"],
+        Wall::Kernel => &["covered", "protect", "workspace", "limits.tmpMb"],
         Wall::Whole => &["covered"],
     };
     elsewhere.contains(&rule)
