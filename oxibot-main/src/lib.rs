@@ -12,6 +12,7 @@ pub mod config;
 pub mod confine;
 pub mod demo;
 pub mod exit;
+pub mod explain;
 pub mod launch;
 pub mod logging;
 pub mod model;

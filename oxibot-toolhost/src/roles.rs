@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use crate::{files, supervise, wall};
+use crate::{files, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -26,8 +26,12 @@ pub fn run() -> ExitCode {
                 arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
             wall::attack::attack_role(&rest)
         }
-        // The payload of a zygote's first call: that it could be started is all that is asked.
-        Some("probe") => ExitCode::SUCCESS,
+        // The payload of a zygote's first call: that it could be started is what is asked, and whether we are told of a
+        // call that the filter refuses.
+        Some("probe") => {
+            let _ = sys::probe(sys::Probe::SecondListener);
+            ExitCode::SUCCESS
+        }
         Some(_) | None => ExitCode::from(USAGE),
     }
 }

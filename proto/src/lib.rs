@@ -10,6 +10,7 @@ pub mod codec;
 pub mod message;
 pub mod settings;
 pub mod state;
+pub mod view;
 
 /// Version of the wire. Both sides must name the same one in their first message; there is no negotiation.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -22,6 +22,8 @@ pub struct CallEnding {
     pub summary: String,
     /// What the program printed or the file holds: untrusted.
     pub output: String,
+    /// What the wall refused, in our words; a path or an address in it is one word. Shown after the output.
+    pub wall: String,
     /// The toolhost's id, if the call got one.
     pub call_id: Option<String>,
     /// Exit status, if there is one.

@@ -6,10 +6,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use oxibot_proto::message::Level;
+use oxibot_proto::settings::Limits;
+use oxibot_proto::view::View;
 
 use super::desk::{Answer, Desk};
+use super::sockets::Others;
 use super::workspace::Workspace;
-use crate::wall::{Nursery, ReadyInit, Zygote, ZygoteEvent};
+use crate::wall::{self, Nursery, ReadyInit, Zygote, ZygoteEvent};
 use crate::wire::{Profile, ToZygote, WallFault};
 
 /// Inits that wait ready beyond those that are needed at once.
@@ -54,6 +57,7 @@ pub(crate) enum Happened {
 pub(crate) struct Place {
     pub(crate) workspace: Workspace,
     profile: Profile,
+    pub(crate) others: Others,
     zygote: Option<Zygote>,
     level: Level,
     pub(crate) ready: VecDeque<ReadyInit>,
@@ -70,6 +74,7 @@ impl Place {
     pub(crate) fn new(workspace: Workspace, profile: Profile, level: Level, now: Instant) -> Self {
         Self {
             workspace,
+            others: Others::new(&profile),
             profile,
             zygote: None,
             level,
@@ -86,6 +91,11 @@ impl Place {
     /// Level that holds for calls here.
     pub(crate) fn level(&self) -> Level {
         self.level
+    }
+
+    /// What a call here could see and do, for explanations.
+    pub(crate) fn facts(&self, directory: &[u8], limits: Limits) -> Option<Box<View>> {
+        wall::facts(&self.profile, self.level, directory, limits)
     }
 
     /// Zygotes alive.

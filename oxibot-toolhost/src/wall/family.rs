@@ -23,10 +23,11 @@ struct Process {
     group: i32,
 }
 
-/// Processes above this one, up to a bound nobody's tree exceeds, with their process groups.
+/// This process and those above it, up to a bound nobody's tree exceeds, with their process groups: what a call that this
+/// one starts must not signal.
 pub(super) fn above() -> super::seccomp::Above {
     let mut found = super::seccomp::Above::default();
-    let mut next = nix::unistd::getppid().as_raw();
+    let mut next = getpid().as_raw();
     while next > 0 && found.processes.len() < MOST_ABOVE {
         found.processes.push(next);
         let process = fs::read_to_string(format!("/proc/{next}/stat")).ok().and_then(|stat| parse(&stat));

@@ -56,6 +56,7 @@ fn full(order: &Order, identity: &Identity, zone: Option<&Zone>) -> Result<Owned
     let canary = if nix::unistd::geteuid().is_root() {
         let namespace = identity.user_namespace()?;
         unshare(shared).step("unshare mount, UTS and cgroup namespaces")?;
+        name_host()?;
         let mapping = identity.mapped().then_some(namespace.as_fd());
         let canary = view::build(&order.profile, identity, mapping)?;
         divide(zone, Some(identity))?;
@@ -64,6 +65,7 @@ fn full(order: &Order, identity: &Identity, zone: Option<&Zone>) -> Result<Owned
     } else {
         unshare(CloneFlags::CLONE_NEWUSER | shared).step("unshare user, mount, UTS and cgroup namespaces")?;
         identity.map_self()?;
+        name_host()?;
         divide(zone, None)?;
         view::build(&order.profile, identity, None)?
     };
@@ -71,6 +73,13 @@ fn full(order: &Order, identity: &Identity, zone: Option<&Zone>) -> Result<Owned
     privileges::keep(&[Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_SETPCAP])?;
     shut()?;
     Ok(canary)
+}
+
+/// The host's name is the host's business. This one is in `/etc/hosts` everywhere, so that looking oneself up works.
+fn name_host() -> Result<(), WallFault> {
+    let step = "name the host of calls";
+    nix::unistd::sethostname("localhost").step(step)?;
+    sys::clear_domain_name().step(step)
 }
 
 /// Makes cgroups ready for calls that run as `owner`, where that is somebody else than this process so far.

@@ -4,35 +4,35 @@
 //! own namespace. When it ends, the kernel ends everything in its PID namespace.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use caps::Capability;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use oxibot_proto::codec::Decoder;
 use oxibot_proto::message::Usage;
 
-use super::cgroup::{Counted, Counter, Leaf};
-use super::channel::{Channel, Received};
+use super::cgroup::{Counted, Leaf};
+use super::channel::{Channel, Received, pair};
 use super::fault::{Step, fault};
 use super::identity::Namespaces;
 use super::orders::{FromPayload, Plan};
 use super::payload::{self, Parts};
+use super::refusals::Refusals;
+use super::running::{self, Payload};
+use super::seccomp::{Above, PayloadFilter};
+use super::sockets::{self, Hidden};
 use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
 use crate::wire::{Ending, FromInit, Job, Profile, WallFault};
 
-/// How often a call the kernel does not count is counted, in milliseconds. A bomb makes some hundreds in that time.
-const WATCH_EVERY_MS: u8 = 25;
 /// What a call is offered to the OOM killer with: before its init, which has to say what happened, and that keeps the
 /// score of its zygote.
 const OOM_SCORE: &str = "800";
@@ -53,6 +53,8 @@ pub(super) struct Ground {
     pub(super) host: Namespaces,
     /// Without a wall there is none.
     pub(super) canary: Option<OwnedFd>,
+    /// What a payload installs last.
+    pub(super) filter: PayloadFilter,
     /// What is counted for each call as a whole.
     pub(super) counted: Counted,
     /// Score of the zygote and its inits for the OOM killer.
@@ -101,11 +103,11 @@ fn serve(
     }
     let narrowed = leaf.as_mut().map_or(Ok(()), |leaf| leaf.narrow(&job.limits));
     let told = match narrowed.and_then(|()| start(ground, &mut channel, job, rules)) {
-        Ok(Started::Running(payload)) => {
+        Ok(Started::Running(mut payload)) => {
             // Whatever the call does next, this process is not the first to go.
             oom_score.write_all(ground.oom_score.as_bytes()).step("keep an init from the OOM killer")?;
             channel.send(&FromInit::Running, &[])?;
-            FromInit::Ended(until_end(ground, &payload, leaf.as_ref())?)
+            FromInit::Ended(until_end(ground, &mut payload, channel.socket(), leaf.as_ref())?)
         }
         Ok(Started::Refused(told)) => told,
         Err(fault) => FromInit::NotStarted { fault, exec: false },
@@ -168,13 +170,6 @@ fn point_to(job: &mut Job, private: &std::path::Path) {
     }
 }
 
-struct Payload {
-    pid: Pid,
-    pidfd: OwnedFd,
-    /// Most processes of the call.
-    processes: usize,
-}
-
 enum Started {
     Running(Payload),
     Refused(FromInit),
@@ -191,16 +186,27 @@ fn start(
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let workspace = open(path, flags, Mode::empty()).step_on("open", path.display())?;
     match ground.plan {
-        Plan::Full => private::guard(workspace.as_fd(), &ground.profile.protect)?,
+        Plan::Full => {
+            private::guard(workspace.as_fd(), &ground.profile.protect)?;
+            match sockets::hide(&ground.profile, ground.abi, &job.sockets)? {
+                Hidden::Yes(None) => {}
+                Hidden::Yes(Some(found)) => channel.send(&FromInit::Sockets(found), &[])?,
+                Hidden::No(denial) => return Ok(Started::Refused(FromInit::Unsafe(denial))),
+            }
+        }
         Plan::Bare | Plan::Off => {}
     }
     let processes = usize::try_from(job.limits.processes).unwrap_or(usize::MAX);
     let rules = rules.map(|rules| payload::allow_ourselves(rules, &job, &ground.program)).transpose()?;
-    let (mut told, status) = std::io::pipe().step("make a status pipe")?;
+    let above = match ground.plan {
+        Plan::Full => Above::default(),
+        Plan::Bare | Plan::Off => family::above(),
+    };
+    let (told, status) = pair()?;
     let (payload, pidfd) = match sys::clone_process(0).step("start the payload")? {
         Cloned::Child => {
             drop(told);
-            payload::run(ground, Parts { job, rules, workspace, stdio, status })
+            payload::run(ground, Parts { job, rules, workspace, stdio, status, above })
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -210,47 +216,73 @@ fn start(
         Plan::Full => privileges::drop_all()?,
         Plan::Bare | Plan::Off => {}
     }
-    let mut bytes = Vec::new();
-    told.read_to_end(&mut bytes).step("hear the payload")?;
-    let mut words = Decoder::<FromPayload>::new();
-    words.push(&bytes);
-    let mut verified = false;
-    while let Some(word) = words.next_message().step("hear the payload")? {
-        let refused = match word {
-            FromPayload::Verified => {
-                verified = true;
-                continue;
-            }
-            FromPayload::Fault { fault, exec } => FromInit::NotStarted { fault, exec },
-            FromPayload::BadDirectory(denial) => FromInit::BadDirectory(denial),
-        };
-        // It is about to exit; nothing of it may outlive the answer.
-        let _ = waitpid(payload, None);
-        return Ok(Started::Refused(refused));
+    match hear(ground, told, &above)? {
+        Heard::Verified(refusals) => {
+            Ok(Started::Running(Payload { pid: payload, pidfd, processes, refusals }))
+        }
+        Heard::Refused(told) => {
+            // It is about to exit; nothing of it may outlive the answer.
+            let _ = waitpid(payload, None);
+            Ok(Started::Refused(told))
+        }
+        Heard::Nothing => {
+            let ended = waitpid(payload, None).step("wait for the payload")?;
+            Err(fault("confine a call", format!("it ended before it was verified: {ended:?}")))
+        }
     }
-    if verified {
-        return Ok(Started::Running(Payload { pid: payload, pidfd, processes }));
-    }
-    let ended = waitpid(payload, None).step("wait for the payload")?;
-    Err(fault("confine a call", format!("it ended before it was verified: {ended:?}")))
 }
 
-/// Reaps until the payload ends, then ends and counts what it left behind.
-fn until_end(ground: &Ground, payload: &Payload, leaf: Option<&Leaf>) -> Result<Ending, WallFault> {
-    let (exit_code, signal) = loop {
-        let watching = match ground.plan {
-            Plan::Bare | Plan::Off if !ground.counted.has(Counter::Processes) => watch(payload)?,
-            Plan::Full | Plan::Bare | Plan::Off => None,
-        };
-        match waitpid(None, watching) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == payload.pid => break (Some(code), None),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload.pid => {
-                break (None, Some(signal as i32));
+/// What a payload said before its socket ended.
+enum Heard {
+    Verified(Option<Refusals>),
+    Refused(FromInit),
+    Nothing,
+}
+
+/// Listens to a payload until it has become its program, and answers what its verification has the filter refuse.
+fn hear(ground: &Ground, told: OwnedFd, above: &Above) -> Result<Heard, WallFault> {
+    let mut words = Channel::<FromPayload>::new(told);
+    let mut refusals: Option<Refusals> = None;
+    let mut verified = false;
+    loop {
+        // Once it is verified the next refusals are its program's, and are told after the supervisor knows that it runs.
+        let trials = refusals.as_ref().filter(|_| !verified).and_then(Refusals::listener);
+        match words.wait_beside(None, trials.as_slice())? {
+            Received::Message(FromPayload::Filtered) => {
+                refusals = Some(Refusals::new(words.take_descriptor()?, above.clone()));
             }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(fault("wait for the payload", errno)),
+            Received::Message(FromPayload::Verified) => {
+                verified = true;
+                // What was refused so far were our own trials.
+                refusals.iter_mut().for_each(Refusals::forget);
+            }
+            Received::Message(FromPayload::Fault { fault, exec }) => {
+                return Ok(Heard::Refused(FromInit::NotStarted { fault, exec }));
+            }
+            Received::Message(FromPayload::BadDirectory(denial)) => {
+                return Ok(Heard::Refused(FromInit::BadDirectory(denial)));
+            }
+            Received::Closed if verified => return Ok(Heard::Verified(refusals)),
+            Received::Closed => return Ok(Heard::Nothing),
+            Received::Nothing => {
+                if let Some(refusals) = &mut refusals {
+                    refusals.answer(&ground.filter)?;
+                }
+            }
         }
-    };
+    }
+}
+
+/// Waits until the payload ends, then ends and counts what it left behind.
+fn until_end(
+    ground: &Ground,
+    payload: &mut Payload,
+    supervisor: BorrowedFd<'_>,
+    leaf: Option<&Leaf>,
+) -> Result<Ending, WallFault> {
+    let (exit_code, signal) = running::until_end(ground, payload, supervisor)?;
+    // From here on the kernel answers what the filter refuses: nobody is left who could be told.
+    payload.refusals = None;
     // Zombies are no processes any more: reap them before counting.
     while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()) {}
     let left_behind = match ground.plan {
@@ -301,19 +333,4 @@ fn reap_all(time: Duration) -> u32 {
             Err(_) => return reaped,
         }
     }
-}
-
-/// The kernel does not count processes of its uid 0, so without a namespace somebody else must: this init, many times
-/// a second. A call that exceeds its limit is ended as a whole. Returns how to wait next.
-fn watch(payload: &Payload) -> Result<Option<WaitPidFlag>, WallFault> {
-    if !nix::unistd::getuid().is_root() {
-        return Ok(None);
-    }
-    let mut watched = [PollFd::new(payload.pidfd.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut watched, PollTimeout::from(WATCH_EVERY_MS)) {
-        Ok(0) if family::count() > payload.processes => family::kill_all(),
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(errno) => return Err(fault("watch the payload", errno)),
-    }
-    Ok(Some(WaitPidFlag::WNOHANG))
 }

@@ -44,10 +44,12 @@ pub(super) enum FromNursery {
     CouldNot(WallFault),
 }
 
-/// Payload to init, over a pipe that exec closes.
+/// Payload to init, over a socket that exec closes.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) enum FromPayload {
-    /// Confined and verified; exec comes next. The end of the pipe then means that it succeeded.
+    /// Its filter is in force. Descriptor: the listener for what it refuses, which init answers from now on.
+    Filtered,
+    /// Confined and verified; exec comes next. The end of the socket then means that it succeeded.
     Verified,
     /// A step failed. `exec` as in [`crate::wire::FromInit::NotStarted`].
     Fault { fault: WallFault, exec: bool },

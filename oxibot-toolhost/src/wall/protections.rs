@@ -8,6 +8,7 @@ use super::cgroup::{Counted, Counter};
 use super::identity::Identity;
 use super::orders::Plan;
 use super::ruleset::SCOPES_ABI;
+use super::seccomp::Telling;
 use crate::wire::{Obtained, WallFault};
 
 /// Given by namespaces: all or none of them.
@@ -25,12 +26,17 @@ const NAMESPACES: [&str; 9] = [
 /// Given by every wall.
 const ALWAYS: [&str; 4] = ["landlock", "seccomp", "no-new-privs", "capabilities"];
 
+/// Refused all the same, but nobody can say which call it was.
+const UNTOLD: &str = "refused system calls are not told: another program above listens to them already (a container engine), or the \
+     kernel is older than 5.0";
+
 /// Describes the wall of a plan whose probe call was verified. `cgroup`: what is counted for each call as a whole.
 pub(super) fn describe(
     plan: Plan,
     abi: u32,
     identity: &Identity,
     cgroup: &Counted,
+    telling: Telling,
     lowered: Option<&WallFault>,
 ) -> Obtained {
     // Where a call runs as the kernel's uid 0, a cgroup is the only one to count its tasks.
@@ -89,6 +95,11 @@ pub(super) fn describe(
             );
         }
     }
+    match (plan, telling) {
+        (Plan::Off, _) => put("explanations", Unavailable, &why),
+        (Plan::Full | Plan::Bare, Telling::Init) => put("explanations", Active, ""),
+        (Plan::Full | Plan::Bare, Telling::Nobody) => put("explanations", Degraded, UNTOLD),
+    }
     if cgroup.all() {
         put("cgroup", Active, &cgroup.by);
     } else if cgroup.by.is_empty() {
@@ -135,7 +146,7 @@ mod tests {
 
     #[test]
     fn full_lists_nothing_but_the_cgroup_as_missing() {
-        let obtained = describe(Plan::Full, 7, &USER, &nothing(), None);
+        let obtained = describe(Plan::Full, 7, &USER, &nothing(), Telling::Init, None);
         assert_eq!(obtained.level, Level::Full);
         let missing: Vec<_> =
             obtained.protections.iter().filter(|p| p.state != ProtectionState::Active).collect();
@@ -148,10 +159,10 @@ mod tests {
 
     #[test]
     fn old_landlock_without_namespaces_is_reduced() {
-        assert_eq!(describe(Plan::Bare, 5, &USER, &nothing(), None).level, Level::Reduced);
-        assert_eq!(describe(Plan::Bare, 6, &USER, &nothing(), None).level, Level::Kernel);
+        assert_eq!(describe(Plan::Bare, 5, &USER, &nothing(), Telling::Init, None).level, Level::Reduced);
+        assert_eq!(describe(Plan::Bare, 6, &USER, &nothing(), Telling::Init, None).level, Level::Kernel);
         assert_eq!(
-            describe(Plan::Bare, 6, &ROOT, &nothing(), None).level,
+            describe(Plan::Bare, 6, &ROOT, &nothing(), Telling::Init, None).level,
             Level::Reduced,
             "nobody counts its processes"
         );
@@ -160,7 +171,7 @@ mod tests {
     #[test]
     fn reason_of_the_lower_level_is_named_with_its_remedy() {
         let fault = super::super::fault::fault("id-map /w", "EINVAL");
-        let obtained = describe(Plan::Bare, 7, &USER, &nothing(), Some(&fault));
+        let obtained = describe(Plan::Bare, 7, &USER, &nothing(), Telling::Init, Some(&fault));
         let detail = &obtained.protections.iter().find(|p| p.name == "mount-namespace").unwrap().detail;
         assert!(detail.contains("cannot id-map /w: EINVAL") && detail.contains("ext4"), "{detail}");
     }

@@ -25,9 +25,10 @@ use super::identity::{self, Identity};
 use super::init::{self, Ground, READY};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
+use super::seccomp::{PayloadFilter, Telling};
 use super::{grants, privileges, protections, session};
 use crate::sys::{self, Cloned};
-use crate::wire::{FromInit, FromZygote, Job, Obtained, ToZygote, WallFault};
+use crate::wire::{FromInit, FromZygote, Job, Obtained, Sockets, ToZygote, WallFault};
 
 /// Longest the probe call may take, in milliseconds.
 const PROBE_TIMEOUT_MS: u16 = 8_000;
@@ -89,6 +90,8 @@ fn live() -> Result<(), WallFault> {
 struct Zygote {
     ground: Ground,
     identity: Identity,
+    /// Whether refused system calls can be told, found by the probe call.
+    telling: Telling,
     /// Start of the names of what its calls get in `/tmp`.
     private: String,
     children: Children,
@@ -113,11 +116,21 @@ impl Zygote {
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         }
         let profile = order.profile.clone();
-        let ground =
-            Ground { profile, plan: order.plan, program, abi, host, canary, counted, oom_score: OOM_SCORE };
+        let filter = PayloadFilter::new(order.plan)?;
+        let ground = Ground {
+            profile,
+            plan: order.plan,
+            program,
+            abi,
+            host,
+            canary,
+            filter,
+            counted,
+            oom_score: OOM_SCORE,
+        };
         let private = session::private_prefix(&order.session, order.number);
         let children = Children::new(order.plan, zone, ground.counted.has(Counter::Processes));
-        Ok(Self { ground, identity, private, children })
+        Ok(Self { ground, identity, telling: Telling::Nobody, private, children })
     }
 
     fn obtained(&self, order: &Order) -> Obtained {
@@ -126,6 +139,7 @@ impl Zygote {
             self.ground.abi,
             &self.identity,
             &self.ground.counted,
+            self.telling,
             order.lowered.as_ref(),
         )
     }
@@ -141,25 +155,37 @@ impl Zygote {
             environment: vec![],
             directory: vec![],
             limits: Limits::default(),
+            umask: 0o022,
+            // It is our own binary and does nothing.
+            sockets: Sockets { known: vec![], named: vec![], search: false },
         };
         let mut call = ReadyInit::new(pidfd, socket).start(&job, [null()?, null()?, null()?])?;
         match call.wait(PROBE_TIMEOUT_MS)? {
             FromInit::Running => {}
             FromInit::NotStarted { fault, exec: _ } => return Err(fault),
-            FromInit::BadDirectory(denial) => return Err(fault("enter the workspace", denial.reason)),
-            FromInit::Ended(_) | FromInit::Refused(_) => {
+            FromInit::BadDirectory(denial) | FromInit::Unsafe(denial) => {
+                return Err(fault("enter the workspace", denial.reason));
+            }
+            FromInit::Ended(_) | FromInit::Refused(_) | FromInit::Sockets(_) => {
                 return Err(fault("probe the wall", "the call ended before it ran"));
             }
         }
-        match call.wait(PROBE_TIMEOUT_MS)? {
-            FromInit::Ended(ending) if ending.exit_code == Some(0) => Ok(()),
-            FromInit::Ended(ending) => {
-                Err(fault("probe the wall", format!("the call ended with {ending:?}")))
+        loop {
+            match call.wait(PROBE_TIMEOUT_MS)? {
+                // The probe makes a call that its filter refuses: that we hear of it is the proof that we can.
+                FromInit::Refused(_) => self.telling = Telling::Init,
+                FromInit::Ended(ending) if ending.exit_code == Some(0) => return Ok(()),
+                FromInit::Ended(ending) => {
+                    return Err(fault("probe the wall", format!("the call ended with {ending:?}")));
+                }
+                FromInit::Running
+                | FromInit::Sockets(_)
+                | FromInit::NotStarted { .. }
+                | FromInit::Unsafe(_)
+                | FromInit::BadDirectory(_) => {
+                    return Err(fault("probe the wall", "the call was reported twice"));
+                }
             }
-            FromInit::Running
-            | FromInit::Refused(_)
-            | FromInit::NotStarted { .. }
-            | FromInit::BadDirectory(_) => Err(fault("probe the wall", "the call was reported twice")),
         }
     }
 
