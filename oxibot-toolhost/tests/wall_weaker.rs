@@ -214,7 +214,7 @@ fn init_that_is_killed_takes_its_call_with_it_unasked() {
     assert_eq!(call.word(), FromInit::Running);
     std::thread::sleep(Duration::from_millis(300));
     call.running.kill();
-    assert!(readable(&call.output, 10_000), "a descendant still holds the pipe");
+    assert!(readable(&call.output, 30_000), "a descendant still holds the pipe");
 }
 
 /// Even without a PID namespace: the zygote is killed in mid-call, and the nursery ends what it left.
@@ -225,7 +225,7 @@ fn orphans_of_a_killed_zygote_are_ended() {
     assert_eq!(call.word(), FromInit::Running);
     std::thread::sleep(Duration::from_millis(300));
     wall.zygote.kill();
-    assert!(readable(&call.output, 10_000), "a descendant still holds the pipe");
+    assert!(readable(&call.output, 30_000), "a descendant still holds the pipe");
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn end_of_the_supervisor_ends_kernel_level_calls() {
     std::thread::sleep(Duration::from_millis(300));
     let Wall { nursery, zygote, workspace } = wall;
     drop((zygote, nursery, workspace));
-    assert!(readable(&call.output, 10_000), "a descendant still holds the pipe");
+    assert!(readable(&call.output, 30_000), "a descendant still holds the pipe");
 }
 
 fn active(obtained: &Obtained, name: &str) -> bool {
