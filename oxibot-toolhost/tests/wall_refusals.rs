@@ -4,6 +4,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
     unreachable_pub,
     reason = "a panic is how a test fails"
 )]

@@ -48,7 +48,7 @@ fn list(table: &Table, filter: Filter) -> BpfProgram {
     let rules = numbers
         .filter_map(|selector| match selector {
             Selector::Number(number) => Some((i64::from(*number), vec![])),
-            _ => None,
+            Selector::Foreign | Selector::X32 | Selector::Newer(_) => None,
         })
         .collect();
     let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
