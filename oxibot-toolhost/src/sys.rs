@@ -565,6 +565,15 @@ pub fn attempt_32_bit() -> i64 {
     exit_now(128)
 }
 
+/// Empties the NIS domain name of the current UTS namespace.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN over the namespace.
+pub fn clear_domain_name() -> nix::Result<()> {
+    // SAFETY: no byte is read: the length is 0.
+    Errno::result(unsafe { libc::setdomainname(c"".as_ptr(), 0) }).map(drop)
+}
+
 /// Brings up the loopback interface of the current network namespace.
 ///
 /// # Errors
@@ -653,6 +662,16 @@ pub fn exit_now(status: i32) -> ! {
 }
 
 // --- files
+
+/// Whether an extended attribute of an open file has exactly this value.
+#[must_use]
+pub fn attribute_is(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> bool {
+    let mut found = [0_u8; 16];
+    // SAFETY: `name` ends with NUL, and the kernel writes at most the given length into `found`.
+    let length =
+        unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), found.as_mut_ptr().cast(), found.len()) };
+    usize::try_from(length).is_ok_and(|length| found.get(..length) == Some(value))
+}
 
 /// Takes over a descriptor this process was started with. `None` when it is not open.
 ///

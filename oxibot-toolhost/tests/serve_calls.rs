@@ -391,3 +391,94 @@ fn without_namespaces_calls_end_whole_too() {
     assert_completed(&result);
     assert_eq!(processes_with(marker), 0);
 }
+
+/// Tries to reach a Unix socket below the workspace in the ways its kind has.
+fn reach(name: &str) -> String {
+    format!(
+        "python3 -c \"
+import socket
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    s = socket.socket(socket.AF_UNIX, kind)
+    try: s.connect('{name}'); print('REACHED')
+    except OSError as error: print(error.strerror)\""
+    )
+}
+
+#[test]
+fn sockets_that_the_host_makes_between_calls_are_covered_in_the_next() {
+    let mut host = host();
+    assert!(text(&host.bash("echo first")).contains("first"), "the search of this call finds nothing");
+    std::fs::create_dir_all(host.work().join("deep/er")).unwrap();
+    // Bound under another name than it has later.
+    let one = std::os::unix::net::UnixListener::bind(host.work().join("before")).unwrap();
+    std::fs::rename(host.work().join("before"), host.work().join("deep/er/after")).unwrap();
+    let two = std::os::unix::net::UnixDatagram::bind(host.work().join("two")).unwrap();
+    for _ in 0..3 {
+        for name in ["deep/er/after", "two"] {
+            let result = host.bash(&reach(name));
+            assert!(!text(&result).contains("REACHED") && text(&result).contains("refused"), "{result:?}");
+        }
+    }
+    drop((one, two));
+    assert_completed(&host.bash("rm -r deep two && ls"));
+}
+
+#[test]
+fn socket_of_a_call_is_not_reached_from_one_that_starts_later() {
+    let mut host = host();
+    let server = "python3 -c \"
+import socket, time
+s = socket.socket(socket.AF_UNIX); s.bind('own'); s.listen(); open('up', 'w'); time.sleep(20)\"";
+    let first = host.start("bash", &json!({"command": server}));
+    let until = Instant::now() + Duration::from_secs(20);
+    while !host.work().join("up").exists() {
+        assert!(Instant::now() < until, "no server");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let result = host.bash(&reach("own"));
+    assert!(!text(&result).contains("REACHED") && text(&result).contains("refused"), "{result:?}");
+    host.send(&ToToolhost::Cancel(first));
+}
+
+#[test]
+fn home_inside_the_workspace_is_covered_also_when_it_is_new() {
+    for home in ["work/.oxibot", "work/deep/er/home"] {
+        let (mut host, hello) = Start { home, ..Start::plain() }.greeted();
+        assert_eq!(hello.wall.level, Level::Full);
+        let path = host.directory.path().join(home);
+        assert!(path.join("audit").exists() && path.join("run").exists(), "the control: it is there");
+        let result =
+            host.bash("find . | grep -e audit -e run; echo looked; mv deep other && echo moved; true");
+        assert_completed(&result);
+        assert!(text(&result).starts_with("looked\n") && !text(&result).contains("moved"), "{result:?}");
+    }
+}
+
+#[test]
+fn what_is_ours_is_covered_in_every_granted_path() {
+    // The workspace of this test lies below the granted directory, and the home beside it.
+    let outer = tempfile::tempdir().unwrap();
+    let path = outer.path().canonicalize().unwrap();
+    std::fs::write(path.join("seen"), "seen\n").unwrap();
+    for key in ["read", "write"] {
+        let mut start = Start::config(&format!(r#"{{"sandbox": {{"{key}": ["{}"]}}}}"#, path.display()));
+        start.within = Some(path.clone());
+        let (mut host, _) = start.greeted();
+        let home = host.home().canonicalize().unwrap();
+        assert!(home.join("audit").exists() && home.starts_with(&path), "the control: it is there");
+        let result = host.bash(&format!(
+            "cat {p}/seen; find {p} | grep -e audit -e config.json -e run; touch mine && echo made; ls -A {h} 2>/dev/null; touch {h}/x 2>/dev/null && echo TOUCHED",
+            p = path.display(),
+            h = home.display()
+        ));
+        assert_eq!(text(&result), "seen\nmade\n", "{key}: {result:?}");
+        assert!(host.work().join("mine").exists());
+    }
+    for ours in ["home", "home/audit"] {
+        let mut start = Start::plain();
+        start.within = Some(path.clone());
+        start.grant = Some(ours);
+        let (status, said) = start.refused();
+        assert!(!status.success() && said.contains("sandbox.read"), "{said}");
+    }
+}

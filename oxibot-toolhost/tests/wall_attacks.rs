@@ -20,7 +20,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use oxibot_proto::message::Level;
 use oxibot_proto::settings::Limits;
 use oxibot_toolhost::wall::attack::{BROKEN, HELD, all};
-use oxibot_toolhost::wire::{Job, Wanted};
+use oxibot_toolhost::wire::{Job, Sockets, Wanted};
 use wall_support::{Wall, again_as_a_user, root};
 
 #[test]
@@ -55,6 +55,8 @@ fn battery(wanted: Wanted, level: Level) -> BTreeMap<&'static str, i32> {
             environment: vec![],
             directory: vec![],
             limits: Limits::default(),
+            umask: 0o022,
+            sockets: Sockets::search(),
         };
         let ran = wall.run(&job);
         let ending = ran.ending.unwrap_or_else(|| panic!("{}: {ran:?}", attack.id));

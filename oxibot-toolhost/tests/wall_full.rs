@@ -297,6 +297,7 @@ fn payload_holds_three_descriptors_and_the_given_environment() {
 #[test]
 fn limits_hold() {
     let mut wall = Wall::new();
+    let counted = wall_support::counted(&wall.zygote);
     let mut limited = |command: &str, change: fn(&mut oxibot_proto::settings::Limits)| {
         let mut job = job(command);
         change(&mut job.limits);
@@ -316,7 +317,11 @@ fn limits_hold() {
     );
     assert!(bomb.output.trim().parse::<u32>().unwrap_or(0) <= 20, "{bomb:?}");
     let memory = limited("python3 -c 'bytearray(600 << 20)'", |limits| limits.memory_mb = 512);
-    assert!(memory.output.contains("MemoryError"), "{memory:?}");
+    if counted.0 {
+        assert_eq!(memory.ending.unwrap().signal, Some(9), "{memory:?}");
+    } else {
+        assert!(memory.output.contains("MemoryError"), "{memory:?}");
+    }
     let tmp = limited("dd if=/dev/zero of=/tmp/big bs=1M count=64 2>&1", |_| {});
     assert!(tmp.output.contains("No space left"), "{tmp:?}");
 }
@@ -384,8 +389,9 @@ fn calls_share_nothing_but_the_workspace() {
     let mut wall = Wall::new();
     let look = "for kind in pid mnt net ipc user uts cgroup; do readlink /proc/self/ns/$kind; done";
     // Both at once: the kernel gives a namespace's number away again once it is gone.
-    let running = wall.start(&job(&format!("{look}; sleep 2")));
+    let running = wall.start(&job(&format!("{look}; while [ ! -e seen ]; do sleep 0.05; done")));
     let second = wall.bash(look);
+    fs::write(wall.workspace.path().join("seen"), "").unwrap();
     let first = running.finish();
     let pairs = first.ok().lines().zip(second.ok().lines());
     let same: Vec<_> =
@@ -508,4 +514,111 @@ fn supervisor_with_only_cap_kill_can_still_end_a_call() {
     }
     call.running.kill();
     assert!(readable(call.running.pidfd(), 10_000));
+}
+
+#[test]
+fn host_has_a_neutral_name_that_can_be_looked_up() {
+    let mut wall = Wall::new();
+    let ran = wall.bash(
+        "uname -n; hostname; cat /proc/sys/kernel/domainname; cat /etc/hostname 2>/dev/null
+         python3 -c 'import socket; print(socket.gethostbyname(socket.gethostname()))'
+         hostname other 2>/dev/null && echo renamed; true",
+    );
+    let lines: Vec<&str> = ran.ok().lines().filter(|line| *line != "(none)" && !line.is_empty()).collect();
+    assert_eq!(lines, ["localhost", "localhost", "127.0.0.1"], "{ran:?}");
+    let ours = nix::unistd::gethostname().unwrap();
+    assert_ne!(ours.to_str().unwrap(), "localhost", "the host keeps its own");
+}
+
+#[test]
+fn file_mode_creation_mask_is_the_jobs() {
+    let mut wall = Wall::new();
+    let mut masked = job("umask; touch made; stat -c %a made; rm made");
+    assert_eq!(wall.run(&masked).ok(), "0022\n644");
+    masked.umask = 0o007;
+    assert_eq!(wall.run(&masked).ok(), "0007\n660");
+}
+
+/// The signals of init's own PID namespace do not reach it, and nothing a call does to it changes what init does.
+#[test]
+fn init_of_a_call_takes_no_harm_from_it() {
+    let mut wall = Wall::new();
+    let ran = wall.run(&program(&[
+        "/usr/bin/python3",
+        "-c",
+        r#"
+import ctypes, os, resource, signal, errno
+libc = ctypes.CDLL(None, use_errno=True)
+def tried(name, act):
+    try:
+        act(); print("did", name)
+    except OSError as error:
+        print("refused", name, errno.errorcode[error.errno])
+    except Exception as error:
+        print("refused", name, type(error).__name__)
+for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGSEGV):
+    tried("signal", lambda: os.kill(1, number))
+tried("priority", lambda: os.setpriority(os.PRIO_PROCESS, 1, 19))
+tried("affinity", lambda: os.sched_setaffinity(1, {0}))
+tried("scheduler", lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)))
+tried("files", lambda: resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0)))
+tried("cpu", lambda: resource.prlimit(1, resource.RLIMIT_CPU, (1, 1)))
+tried("data", lambda: resource.prlimit(1, resource.RLIMIT_DATA, (0, 0)))
+for name in ("mem", "oom_score_adj", "comm", "timerslack_ns", "clear_refs", "coredump_filter", "attr/current", "loginuid"):
+    tried("write " + name, lambda: open("/proc/1/" + name, "r+b").write(b"0"))
+for name in ("mem", "environ", "maps", "auxv", "fd", "root", "cwd", "exe", "syscall", "stack", "ns/net"):
+    tried("look at " + name, lambda: (os.listdir if name in ("fd", "root", "cwd") else os.readlink if "ns/" in name or name == "exe" else lambda p: open(p, "rb").read())("/proc/1/" + name))
+tried("trace", lambda: libc.ptrace(16, 1, 0, 0) == 0 or (_ for _ in ()).throw(OSError(ctypes.get_errno(), "")))
+"#,
+    ]));
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    for line in ran.ok().lines() {
+        // A signal to init of one's own namespace is swallowed by the kernel; that it is sent is no harm.
+        assert!(line.starts_with("refused") || line == "did signal", "{line}: {}", ran.output);
+    }
+    assert!(ran.ending.is_some(), "init lives and reports");
+}
+
+#[test]
+fn directory_that_cannot_be_covered_because_it_is_absent_is_an_error() {
+    let workspace = tempfile::tempdir().unwrap();
+    let mut profile = wall_support::profile(&workspace.path().canonicalize().unwrap());
+    profile.covered = vec![[profile.workspace.as_slice(), b"/state"].concat()];
+    let mut nursery = oxibot_toolhost::wall::Nursery::start_with(&wall_support::binary()).unwrap();
+    let fault = nursery.zygote(&profile).unwrap_err();
+    assert!(fault.to_string().contains("/state"), "{fault}");
+    fs::create_dir(workspace.path().join("state")).unwrap();
+    assert!(nursery.zygote(&profile).is_ok());
+}
+
+#[test]
+fn covers_and_grants_hide_and_show_each_other_outermost_first() {
+    let outer = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let top = outer.path().canonicalize().unwrap();
+    let bytes = |name: &str| -> Vec<u8> { top.join(name).to_str().unwrap().into() };
+    for name in ["home/work/.state", "home/skills", "home/audit", "beside"] {
+        fs::create_dir_all(top.join(name)).unwrap();
+        fs::write(top.join(name).join("file"), name).unwrap();
+    }
+    for restrict in [true, false] {
+        for write in [true, false] {
+            let inner = tempfile::tempdir().unwrap();
+            let mut wall = Wall::at(inner, |profile| {
+                profile.workspace = bytes("home/work");
+                profile.restrict_to_workspace = restrict;
+                profile.covered = vec![bytes("home/work/.state"), bytes("home")];
+                let around = vec![bytes("")];
+                (profile.read, profile.write) = if write { (vec![], around) } else { (around, vec![]) };
+                profile.read.push(bytes("home/skills"));
+            });
+            full(&wall);
+            let ran = wall.bash(&format!(
+                "cd {}; find . -type f | sort | tr '\\n' ' '; touch home/x home/skills/x home/work/.state/x 2>/dev/null; touch home/work/made",
+                top.display()
+            ));
+            assert_eq!(ran.ok(), "./beside/file ./home/skills/file", "{restrict} {write}: {ran:?}");
+            assert!(fs::remove_file(top.join("home/work/made")).is_ok());
+        }
+    }
 }

@@ -2,9 +2,9 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::wildcard_enum_match_arm,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    clippy::wildcard_enum_match_arm,
     unreachable_pub,
     reason = "a panic is how a test fails"
 )]

@@ -14,7 +14,7 @@ use oxibot_proto::codec::{self, DecodeError, Decoder, EncodeError};
 use super::confine::Confined;
 use super::edit::{Change, edit};
 use super::fault::Fault;
-use super::gitguard::GitGuard;
+use super::gitguard::{GitGuard, Repositories};
 use super::read::{Wanted, read};
 use super::search;
 use super::spill::Spills;
@@ -42,8 +42,14 @@ pub(super) enum ServeError {
 
 /// Serves until the supervisor closes the socket. Blocks.
 pub(super) fn serve(_confined: Confined, socket: OwnedFd, workspace: Workspace) -> Result<(), ServeError> {
-    let mut socket = File::from(socket);
     let mut worker = Worker::new(workspace);
+    let served = answer_all(&mut worker, File::from(socket));
+    // Calls whose end nobody will tell us of any more are over: the supervisor ends them first.
+    worker.end();
+    served
+}
+
+fn answer_all(worker: &mut Worker, mut socket: File) -> Result<(), ServeError> {
     let mut requests = Decoder::<FilesRequest>::new();
     let mut block = vec![0; BLOCK];
     let mut frame = Vec::new();
@@ -93,6 +99,7 @@ pub(super) struct Worker {
     spills: Spills,
     transfers: Transfers,
     git: GitGuard,
+    repositories: Repositories,
 }
 
 impl Worker {
@@ -103,6 +110,14 @@ impl Worker {
             spills: Spills::default(),
             transfers: Transfers::default(),
             git: GitGuard::default(),
+            repositories: Repositories::default(),
+        }
+    }
+
+    /// Puts back what a call changed that is still open. Nobody is left to be told.
+    fn end(&mut self) {
+        if self.git.is_open() {
+            self.git.restore(&self.workspace, &mut self.repositories);
         }
     }
 
@@ -147,9 +162,9 @@ impl Worker {
             }
             FilesWork::PutClose { transfer } => {
                 let mut git = GitGuard::default();
-                git.checkpoint(workspace);
+                git.checkpoint(workspace, &mut self.repositories);
                 let closed = self.transfers.put_close(transfer);
-                git.restore(workspace);
+                git.restore(workspace, &mut self.repositories);
                 closed.map(|()| FilesResult::Done)
             }
             FilesWork::PutAbort { transfer } => {
@@ -167,19 +182,24 @@ impl Worker {
                 Ok(FilesResult::Done)
             }
             FilesWork::GitCheckpoint => {
-                self.git.checkpoint(workspace);
+                self.git.checkpoint(workspace, &mut self.repositories);
                 Ok(FilesResult::Done)
             }
-            FilesWork::GitRestore => Ok(FilesResult::Notes(self.git.restore(workspace))),
+            FilesWork::GitRestore => {
+                Ok(FilesResult::Notes(self.git.restore(workspace, &mut self.repositories)))
+            }
         }
     }
 
     /// A file tool can write `.git/config` as well as a command can: the same keys are put back.
-    fn written(&self, act: impl FnOnce(&Workspace) -> Result<String, Fault>) -> Result<FilesResult, Fault> {
+    fn written(
+        &mut self,
+        act: impl FnOnce(&Workspace) -> Result<String, Fault>,
+    ) -> Result<FilesResult, Fault> {
         let mut git = GitGuard::default();
-        git.checkpoint(&self.workspace);
+        git.checkpoint(&self.workspace, &mut self.repositories);
         let done = act(&self.workspace);
-        let notes = git.restore(&self.workspace);
+        let notes = git.restore(&self.workspace, &mut self.repositories);
         let mut text = done?;
         for note in notes {
             text.push_str(&note);

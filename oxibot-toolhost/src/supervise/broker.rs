@@ -22,6 +22,7 @@ use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
 use super::log;
 use super::place::{Place, Role};
+use super::sockets::Listing;
 use super::transfer::Transfer;
 use crate::wall::Nursery;
 
@@ -61,6 +62,7 @@ pub(crate) struct Broker {
     pub(crate) audit: Audit,
     pub(crate) stop: StopSwitch,
     pub(crate) log: log::Limited,
+    pub(crate) listing: Listing,
     pub(crate) buffer: Vec<u8>,
     pub(crate) control: Option<ControlSocket>,
     signals: SignalFd,
@@ -107,12 +109,13 @@ pub(crate) struct Parts {
     pub(crate) stop: StopSwitch,
     pub(crate) control: Option<ControlSocket>,
     pub(crate) signals: SignalFd,
+    pub(crate) listing: Listing,
 }
 
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fixed, nursery, places, main, audit, stop, control, signals } = parts;
+        let Parts { fixed, nursery, places, main, audit, stop, control, signals, listing } = parts;
         let mut broker = Self {
             fixed,
             places,
@@ -123,6 +126,7 @@ impl Broker {
             audit,
             stop,
             log: log::Limited::default(),
+            listing,
             buffer: vec![0; BUFFER],
             control,
             signals,
@@ -373,6 +377,11 @@ impl Broker {
         self.conclude_finished(now);
         self.start_queued(now);
         self.serve_places(now);
+        // Before each wait, not after it: nothing more may happen once the last call of a retired zygote is over.
+        for (index, place) in self.places.iter_mut().enumerate() {
+            let running = self.calls.values().filter(|call| call.place == index).count();
+            place.rest(running, now);
+        }
         let mut lost = Vec::new();
         for (key, link) in &mut self.links {
             if link.flush().is_err() || (link.closing && link.outbox.is_empty()) {
@@ -398,9 +407,5 @@ impl Broker {
             self.drop_link(key, now);
         }
         self.tick_calls(now);
-        for (index, place) in self.places.iter_mut().enumerate() {
-            let running = self.calls.values().filter(|call| call.place == index).count();
-            place.rest(running, now);
-        }
     }
 }

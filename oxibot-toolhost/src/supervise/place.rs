@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use oxibot_proto::message::Level;
 
 use super::desk::{Answer, Desk};
+use super::sockets::Others;
 use super::workspace::Workspace;
 use crate::wall::{Nursery, ReadyInit, Zygote, ZygoteEvent};
 use crate::wire::{Profile, ToZygote, WallFault};
@@ -54,6 +55,7 @@ pub(crate) enum Happened {
 pub(crate) struct Place {
     pub(crate) workspace: Workspace,
     profile: Profile,
+    pub(crate) others: Others,
     zygote: Option<Zygote>,
     level: Level,
     pub(crate) ready: VecDeque<ReadyInit>,
@@ -70,6 +72,7 @@ impl Place {
     pub(crate) fn new(workspace: Workspace, profile: Profile, level: Level, now: Instant) -> Self {
         Self {
             workspace,
+            others: Others::new(&profile),
             profile,
             zygote: None,
             level,

@@ -24,6 +24,7 @@ use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
 use super::settings::{self, SettingsError};
+use super::sockets::Listing;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
 use super::{log, process};
 use crate::sys;
@@ -111,6 +112,10 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     // The nursery first, so that it never holds anything that follows.
     let mut nursery = Nursery::start()?;
     let settings = settings::read(arguments.config.as_deref())?;
+    // Before anything is looked up: a home that comes into being later would lie uncovered in a workspace around it.
+    if let Some(home) = &arguments.home {
+        workspace::create(home).map_err(prepare("make the home directory"))?;
+    }
     let around = Surroundings::look(arguments.home.as_deref(), arguments.config.as_deref());
     let workspaces = workspaces(&arguments, &settings, &around)?;
 
@@ -119,10 +124,10 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let mut places: Vec<Place> = workspaces
         .into_iter()
         .map(|workspace| {
-            let profile = workspace.profile(&settings, &around, wanted);
-            Place::new(workspace, profile, require, now)
+            let profile = workspace.profile(&settings, &around, wanted)?;
+            Ok(Place::new(workspace, profile, require, now))
         })
-        .collect();
+        .collect::<Result<_, Refused>>()?;
     let wall = first_wall(&mut places, &mut nursery, require)?;
 
     // What is still needed is opened now; afterwards there is no way to open anything.
@@ -137,12 +142,13 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
         id_prefix: name,
         wall,
     };
+    let listing = Listing::open();
     confine::confine(open.run.as_ref())?;
     open.audit.start(fixed.wall.level, &fixed.wall.protections)?;
 
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
-    let parts = Parts { fixed, nursery, places, main, audit, stop, control, signals };
+    let parts = Parts { fixed, nursery, places, main, audit, stop, control, signals, listing };
     Ok(Broker::new(parts))
 }
 
@@ -293,7 +299,6 @@ impl Opened {
         let Some(home) = home else {
             return Ok(Self { audit: Audit::none(), run: None, home: None, control: None });
         };
-        workspace::create(home).map_err(prepare("make the home directory"))?;
         let audit = Audit::open(home, name).map_err(prepare("open the audit log"))?;
         let (run, path) = control::open_run(home).map_err(prepare("open the run directory"))?;
         // Without it one stop reaches us late, by the file; that is no reason not to serve.

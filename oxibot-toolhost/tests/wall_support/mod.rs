@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oxibot_proto::settings::Limits;
 use oxibot_toolhost::wall::{Nursery, ReadyInit, RunningInit, Zygote, ZygoteEvent};
-use oxibot_toolhost::wire::{Ending, FromInit, Job, Profile, Refusal, ToZygote, Wanted};
+use oxibot_toolhost::wire::{
+    Ending, FoundSockets, FromInit, Job, Profile, Refusal, Sockets, ToZygote, Wanted,
+};
 
 /// Longest any single step of a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,6 +30,7 @@ pub fn profile(workspace: &Path) -> Profile {
         protect: vec![".git/hooks".into(), ".vscode".into(), ".mcp.json".into()],
         wanted: Wanted::Strongest,
         tmp_mb: 32,
+        limits: Limits::default(),
     }
 }
 
@@ -95,7 +98,7 @@ impl Wall {
         let (output, write) = std::io::pipe().unwrap();
         let again = write.try_clone().unwrap();
         let running = init.start(job, [null.into(), write.into(), again.into()]).unwrap();
-        Call { running, output: output.into(), refusals: Vec::new() }
+        Call { running, output: output.into(), refusals: Vec::new(), sockets: None }
     }
 }
 
@@ -104,6 +107,8 @@ pub struct Call {
     pub output: OwnedFd,
     /// What the filter refused so far.
     pub refusals: Vec<Refusal>,
+    /// What a search for sockets found.
+    pub sockets: Option<FoundSockets>,
 }
 
 impl Call {
@@ -112,6 +117,7 @@ impl Call {
         loop {
             match self.running.receive().unwrap() {
                 Some(FromInit::Refused(refusal)) => self.refusals.push(refusal),
+                Some(FromInit::Sockets(found)) => self.sockets = Some(found),
                 Some(word) => return word,
                 None => {}
             }
@@ -136,9 +142,9 @@ impl Call {
             },
             _ => None,
         };
-        let refusals = std::mem::take(&mut self.refusals);
+        let (refusals, sockets) = (std::mem::take(&mut self.refusals), self.sockets.take());
         drop(self);
-        Ran { first, ending, refusals, output: reader.join().unwrap() }
+        Ran { first, ending, refusals, sockets, output: reader.join().unwrap() }
     }
 }
 
@@ -147,6 +153,7 @@ pub struct Ran {
     pub first: FromInit,
     pub ending: Option<Ending>,
     pub refusals: Vec<Refusal>,
+    pub sockets: Option<FoundSockets>,
     pub output: String,
 }
 
@@ -179,6 +186,8 @@ pub fn program(argv: &[&str]) -> Job {
         .to_vec(),
         directory: vec![],
         limits: Limits::default(),
+        umask: 0o022,
+        sockets: Sockets::search(),
     }
 }
 
@@ -215,4 +224,13 @@ pub fn again_as_a_user() {
         String::from_utf8_lossy(&ran.stdout),
         String::from_utf8_lossy(&ran.stderr)
     );
+}
+
+/// What a cgroup counts for each call here, by the protection's own words: `v1: memory; v1: pids` or `v2: memory, pids`.
+pub fn counted(zygote: &Zygote) -> (bool, bool) {
+    let found = zygote.obtained().protections.iter().find(|one| one.name == "cgroup").unwrap();
+    let state = found.state;
+    let by = found.detail.split("; no ").next().unwrap();
+    let has = |name| state != oxibot_proto::message::ProtectionState::Unavailable && by.contains(name);
+    (has("memory"), has("pids"))
 }

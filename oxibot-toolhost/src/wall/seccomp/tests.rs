@@ -279,6 +279,12 @@ fn arguments_mean_what_the_manual_says() {
     let table = table().unwrap();
     let number = |number: libc::c_long| u32::try_from(number).unwrap();
     let mut said: Vec<(&str, u32, Vec<u64>, Vec<u64>)> = vec![
+        ("processes.init", number(libc::SYS_prlimit64), vec![1, 9], vec![9, 1]),
+        ("processes.init", number(libc::SYS_sched_setaffinity), vec![1, 8], vec![0, 1]),
+        ("processes.init", number(libc::SYS_setpriority), vec![0, 1, 19], vec![1, 1, 19]),
+        ("processes.init", number(libc::SYS_setpriority), vec![2, 0, 19], vec![0, 9, 2]),
+        ("processes.init", number(libc::SYS_ioprio_set), vec![1, 1, 0], vec![2, 1, 0]),
+        ("processes.init", number(libc::SYS_ioprio_set), vec![3, 0, 0], vec![1, 9, 3]),
         ("mounts.namespace-child", number(libc::SYS_clone), vec![0x1000_0011, 0], vec![0x11, 0x1000_0000]),
         ("mounts.namespace-child", number(libc::SYS_clone), vec![0x0002_0011], vec![0x0005_0f00]),
         ("processes.terminal", number(libc::SYS_ioctl), vec![0, 0x5412], vec![0x5412, 0x5413]),
