@@ -406,8 +406,8 @@ pub enum Probe {
     Clone3,
     /// `keyctl(-1)`: EOPNOTSUPP from the kernel, EPERM from our filter.
     Keyctl,
-    /// `mount_setattr(-1, NULL, 0, NULL, 0)`: EINVAL from the kernel, EPERM from our filter.
-    MountSetattr,
+    /// `move_mount` with impossible flags: EINVAL from the kernel, EPERM from our filter.
+    MoveMount,
     /// `fchmod(-1, 04000)`: EBADF from the kernel, EPERM from our filter, by its argument.
     SetId,
     /// `seccomp` with a listener and no program: EFAULT from the kernel, EPERM from a payload's filter.
@@ -424,9 +424,9 @@ pub fn probe(probe: Probe) -> Errno {
         Probe::Keyctl => unsafe {
             libc::syscall(libc::SYS_keyctl, -1_i64, 0_usize, 0_usize, 0_usize, 0_usize)
         },
-        // SAFETY: a size of 0 is refused before the null pointers are read.
-        Probe::MountSetattr => unsafe {
-            libc::syscall(libc::SYS_mount_setattr, -1_i64, 0_usize, 0_usize, 0_usize, 0_usize)
+        // SAFETY: the flags are refused before the null pointers are read.
+        Probe::MoveMount => unsafe {
+            libc::syscall(libc::SYS_move_mount, -1_i64, 0_usize, -1_i64, 0_usize, u32::MAX)
         },
         // SAFETY: integer arguments only.
         Probe::SetId => unsafe { libc::syscall(libc::SYS_fchmod, -1_i64, libc::S_ISUID) },

@@ -4,6 +4,7 @@
 //! Nothing a program printed is looked at here; conclusions from that are main's, and marked as guesses. The words
 //! stand in tables, so that nothing but a number, a family or a path of the call's own gets into them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use oxibot_proto::message::{Certainty, Denial, Outcome, Violation};
@@ -124,18 +125,19 @@ fn by_limit(limit: &str, limits: &Limits) -> Option<Violation> {
 
 /// System calls the filter refused: each rule's own words, and the family of a socket.
 pub(crate) fn refusals(refusals: &[Refusal]) -> Vec<Violation> {
+    let mut seen = BTreeSet::new();
     refusals
         .iter()
         .map(|refusal| {
             let rule = &refusal.rule;
             let [family, ..] = refusal.arguments;
-            let object = if rule.starts_with("sockets.") { family_name(family) } else { String::new() };
-            match explain_rule(rule) {
-                Some(text) => {
-                    kernel(text.what, &object, format!("{} (rule {rule}); {}", text.why, text.instead))
-                }
-                None => kernel(rule, &object, format!("the system call filter refuses it (rule {rule})")),
-            }
+            (rule, if rule.starts_with("sockets.") { family_name(family) } else { String::new() })
+        })
+        // A rule may have been met with many arguments; its words are the same.
+        .filter(|told| seen.insert(told.clone()))
+        .map(|(rule, object)| match explain_rule(rule) {
+            Some(text) => kernel(text.what, &object, format!("{} (rule {rule}); {}", text.why, text.instead)),
+            None => kernel(rule, &object, format!("the system call filter refuses it (rule {rule})")),
         })
         .collect()
 }

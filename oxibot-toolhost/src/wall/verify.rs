@@ -57,7 +57,7 @@ pub(super) fn verify(
     expect(Probe::SecondListener, &[Errno::EPERM])?;
     // These a container's filter may refuse before ours, with its own errno.
     expect(Probe::Keyctl, &[Errno::EPERM, Errno::ENOSYS])?;
-    expect(Probe::MountSetattr, &[Errno::EPERM, Errno::ENOSYS])?;
+    expect(Probe::MoveMount, &[Errno::EPERM, Errno::ENOSYS])?;
     match plan {
         Plan::Full => {
             unreachable_network()?;

@@ -270,6 +270,108 @@ fn programs_are_short_and_every_number_is_found_in_few_steps() {
     }
 }
 
+/// Said a second time by hand, from the manual pages: a rule that looks at the wrong argument is noticed here.
+#[test]
+fn arguments_mean_what_the_manual_says() {
+    const HERE: u64 = 0xffff_ff9c;
+    const MAKE: u64 = 0o100 | 1;
+    const ABOVE: u64 = 4711;
+    let table = table().unwrap();
+    let number = |number: libc::c_long| u32::try_from(number).unwrap();
+    let mut said: Vec<(&str, u32, Vec<u64>, Vec<u64>)> = vec![
+        ("processes.init", number(libc::SYS_prlimit64), vec![1, 9], vec![9, 1]),
+        ("processes.init", number(libc::SYS_sched_setaffinity), vec![1, 8], vec![0, 1]),
+        ("processes.init", number(libc::SYS_setpriority), vec![0, 1, 19], vec![1, 1, 19]),
+        ("processes.init", number(libc::SYS_setpriority), vec![2, 0, 19], vec![0, 9, 2]),
+        ("processes.init", number(libc::SYS_ioprio_set), vec![1, 1, 0], vec![2, 1, 0]),
+        ("processes.init", number(libc::SYS_ioprio_set), vec![3, 0, 0], vec![1, 9, 3]),
+        ("mounts.namespace-child", number(libc::SYS_clone), vec![0x1000_0011, 0], vec![0x11, 0x1000_0000]),
+        ("mounts.namespace-child", number(libc::SYS_clone), vec![0x0002_0011], vec![0x0005_0f00]),
+        ("processes.terminal", number(libc::SYS_ioctl), vec![0, 0x5412], vec![0x5412, 0x5413]),
+        ("processes.terminal", number(libc::SYS_ioctl), vec![0, 0x541c, 0], vec![0, 0x5401, 0x541c]),
+        ("processes.listener", number(libc::SYS_seccomp), vec![1, 8 | 1], vec![1 | 8, 1 | 2]),
+        ("processes.loader", number(libc::SYS_prctl), vec![35], vec![38, 35]),
+        ("kernel.personality", number(libc::SYS_personality), vec![0x0040_0000], vec![0x0004_0000]),
+        ("kernel.personality", number(libc::SYS_personality), vec![0x0014_0000], vec![0xffff_ffff]),
+        ("files.device", number(libc::SYS_mknodat), vec![HERE, 1, 0o020_600, 1], vec![HERE, 1, 0o010_600]),
+        (
+            "files.device",
+            number(libc::SYS_mknodat),
+            vec![HERE, 1, 0o060_600, 1],
+            vec![HERE, 0o060_600, 0o600],
+        ),
+        ("files.set-id", number(libc::SYS_mknodat), vec![HERE, 1, 0o104_755], vec![HERE, 1, 0o100_755]),
+        ("files.set-id", number(libc::SYS_mkdirat), vec![HERE, 1, 0o2755], vec![HERE, 0o2755, 0o1777]),
+        ("files.set-id", number(libc::SYS_fchmod), vec![3, 0o4755], vec![0o4755, 0o755]),
+        ("files.set-id", number(libc::SYS_fchmodat), vec![HERE, 1, 0o6755], vec![HERE, 0o6755, 0o755]),
+        ("files.set-id", 452, vec![HERE, 1, 0o4755, 0], vec![HERE, 1, 0o755, 0o4755]),
+        ("files.set-id", number(libc::SYS_openat), vec![HERE, 1, MAKE, 0o4755], vec![HERE, 1, MAKE, 0o755]),
+        (
+            "files.set-id",
+            number(libc::SYS_openat),
+            vec![HERE, 1, 0o20_200_002, 0o2755],
+            vec![HERE, 1, 2, 0o2755],
+        ),
+        ("sockets.family", number(libc::SYS_socket), vec![40, 1], vec![1, 40]),
+        ("sockets.family", number(libc::SYS_socket), vec![17, 3], vec![2, 17, 0]),
+        ("sockets.family", number(libc::SYS_socket), vec![38, 5], vec![10, 2, 0]),
+        ("sockets.raw", number(libc::SYS_socket), vec![2, 3, 1], vec![2, 2, 1]),
+        ("sockets.raw", number(libc::SYS_socket), vec![10, 0x80003, 58], vec![1, 3, 0]),
+        ("sockets.transport", number(libc::SYS_socket), vec![2, 1, 262], vec![2, 1, 6]),
+        ("sockets.transport", number(libc::SYS_socket), vec![10, 5, 132], vec![10, 2, 17]),
+        ("sockets.netlink", number(libc::SYS_socket), vec![16, 3, 12], vec![16, 3, 0]),
+        ("sockets.pair-family", number(libc::SYS_socketpair), vec![30, 1], vec![1, 30]),
+    ];
+    #[cfg(target_arch = "x86_64")]
+    said.extend([
+        ("files.device", number(libc::SYS_mknod), vec![1, 0o020_600, 1], vec![0o020_600, 0o600, 0o020_600]),
+        ("files.set-id", number(libc::SYS_mknod), vec![1, 0o104_755], vec![0o104_755, 0o100_755]),
+        ("files.set-id", number(libc::SYS_chmod), vec![1, 0o4755], vec![0o4755, 0o755]),
+        ("files.set-id", number(libc::SYS_creat), vec![1, 0o2755], vec![0o2755, 0o755]),
+        ("files.set-id", number(libc::SYS_mkdir), vec![1, 0o2755], vec![0o2755, 0o755]),
+        ("files.set-id", number(libc::SYS_open), vec![1, MAKE, 0o4755], vec![1, 0o4755 & !MAKE, 0o4755]),
+    ]);
+    let bare = [
+        ("bare.signal", number(libc::SYS_kill), vec![ABOVE, 9], vec![9, ABOVE]),
+        ("bare.signal", number(libc::SYS_tkill), vec![ABOVE, 9], vec![9, ABOVE]),
+        ("bare.signal", number(libc::SYS_tgkill), vec![ABOVE, ABOVE, 9], vec![9, 9, ABOVE]),
+        ("bare.signal", number(libc::SYS_rt_sigqueueinfo), vec![ABOVE, 9], vec![9, ABOVE]),
+        ("bare.signal", number(libc::SYS_rt_tgsigqueueinfo), vec![ABOVE, 9, 9], vec![9, 9, ABOVE]),
+        ("bare.signal", number(libc::SYS_pidfd_open), vec![ABOVE], vec![9, ABOVE]),
+        ("bare.signal-by-owner", number(libc::SYS_fcntl), vec![3, 15, 0], vec![15, 3, 15]),
+        ("bare.signal-by-owner", number(libc::SYS_fcntl), vec![3, 8, ABOVE], vec![3, 8, 9]),
+        ("bare.signal-by-owner", number(libc::SYS_ioctl), vec![3, 0x8901], vec![3, 0x8903]),
+        ("bare.others", number(libc::SYS_prlimit64), vec![9, 7], vec![0, 7]),
+        ("bare.others", number(libc::SYS_sched_setattr), vec![9, 0], vec![0, 9]),
+        ("bare.priority", number(libc::SYS_setpriority), vec![0, 9, 5], vec![0, 0, 5]),
+        ("bare.priority", number(libc::SYS_setpriority), vec![2, 0, 5], vec![0, 0, 19]),
+        ("bare.priority", number(libc::SYS_ioprio_set), vec![1, 9, 5], vec![1, 0, 5]),
+        ("bare.priority", number(libc::SYS_ioprio_set), vec![3, 0, 5], vec![1, 0, 0]),
+        ("sockets.unconnected-pair", number(libc::SYS_socketpair), vec![1, 2], vec![1, 5]),
+        ("sockets.name-service", number(libc::SYS_socket), vec![1, 0x80801], vec![]),
+    ];
+    let both =
+        said.iter().map(|said| (Filter::Full, said)).chain(bare.iter().map(|said| (Filter::Bare, said)));
+    for (filter, (id, number, refused, allowed)) in both {
+        let call = |given: &[u64]| {
+            let mut arguments = [0; rule::ARGUMENTS];
+            arguments[..given.len()].copy_from_slice(given);
+            Call { architecture: table.architecture.audit(), number: *number, arguments }
+        };
+        let named = decider(&table, filter, &call(refused)).map(|rule| rule.id.as_str());
+        assert_eq!(named, Some(*id), "{number} {refused:x?}");
+        if !allowed.is_empty() {
+            let named = decider(&table, filter, &call(allowed)).map(|rule| rule.id.as_str());
+            assert_eq!(named, None, "{number} {allowed:x?}");
+        }
+    }
+    let covered: BTreeSet<&str> = said.iter().chain(&bare).map(|said| said.0).collect();
+    for rule in &table.rules {
+        let by_argument = rule.patterns.iter().any(|pattern| !pattern.conditions.is_empty());
+        assert!(!by_argument || covered.contains(rule.id.as_str()), "{} is not said here", rule.id);
+    }
+}
+
 fn low(call: &mut Call, argument: u8) -> &mut u64 {
     &mut call.arguments[usize::from(argument)]
 }
