@@ -306,3 +306,37 @@ fn program_that_is_run_gets_nothing_added_to_its_output() {
     assert_eq!(output.stdout, b"out\n");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("[wall]"));
 }
+
+#[test]
+fn limits_that_are_reached_and_refused_calls_are_the_kernels_word() {
+    let test = "limits_that_are_reached_and_refused_calls_are_the_kernels_word";
+    let fixture = Fixture::new();
+    let settings = serde_json::json!({"limits": {"memoryMb": 100, "processes": 40}});
+    std::fs::write(fixture.home().join("config.json"), settings.to_string()).unwrap();
+    std::fs::set_permissions(
+        fixture.home().join("config.json"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    for (command, rule_id, program) in [
+        ("python3 -c 'print(bytearray(300*10**6)[0])'; echo after", "limits.memoryMb", "python3"),
+        ("for i in $(seq 1 100); do sleep 1 & done; wait", "limits.processes", "bash"),
+        ("unshare -r id", "mounts.namespace", "unshare"),
+    ] {
+        if !has(program) {
+            skip(test, &format!("no {program}"));
+            continue;
+        }
+        let (object, _) = fixture.tool("bash", &serde_json::json!({"command": command}));
+        let violations = object["violations"].as_array().unwrap();
+        let of_rule =
+            violations.iter().find(|v| v["why"].as_str().unwrap().contains(&format!("(rule {rule_id})")));
+        let certainty = of_rule.and_then(|violation| violation["certainty"].as_str());
+        if certainty == Some("guessed") && rule_id.starts_with("limits.") {
+            skip(test, &format!("no cgroup for each call, so {rule_id} is a guess"));
+            continue;
+        }
+        assert_eq!(certainty, Some("kernel"), "{object}");
+        assert_eq!(violations.len(), 1, "said once: {object}");
+    }
+}
