@@ -21,7 +21,7 @@ use super::channel::{Channel, Received, pair, send_message};
 use super::fault::{Step, fault};
 use super::handle::Zygote;
 use super::orders::{FromNursery, Order, Plan};
-use super::{cgroup, family, zygote};
+use super::{attack, cgroup, family, zygote};
 use crate::sys::{self, Cloned};
 use crate::wire::{Profile, WallFault, Wanted};
 
@@ -196,6 +196,7 @@ fn nurse() -> Result<(), WallFault> {
     nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
     let program = open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .step("open our own binary")?;
+    let supervisor = nix::unistd::getppid();
     let mut channel = Channel::<Order>::new(socket);
     let mut zygotes: Vec<(Pid, Plan)> = Vec::new();
     let mut cgroups: Vec<Pid> = Vec::new();
@@ -223,6 +224,8 @@ fn nurse() -> Result<(), WallFault> {
             Received::Closed => break,
         }
     }
+    // It may have shut itself in, or have been killed, before it could.
+    attack::remove_planted(supervisor.as_raw().cast_unsigned());
     for (zygote, plan) in &zygotes {
         match plan {
             // Its calls end with its namespaces; there is nothing to tidy up. ESRCH cannot be: it is unreaped.
