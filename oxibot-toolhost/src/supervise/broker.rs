@@ -16,6 +16,7 @@ use oxibot_proto::settings::ToolhostSettings;
 use oxibot_proto::state::Stage;
 
 use super::audit::Audit;
+use super::battery::Battery;
 use super::calls::Call;
 use super::control::{ControlSocket, StopSwitch};
 use super::environment::Machine;
@@ -45,6 +46,8 @@ pub(crate) struct Fixed {
     pub(crate) require: Level,
     pub(crate) machine: Machine,
     pub(crate) null: File,
+    /// Attacks profiles that are first used later. `None` without a wall.
+    pub(crate) battery: Option<Battery>,
     /// Begins every call id: start time and process id, in hex.
     pub(crate) id_prefix: String,
 }

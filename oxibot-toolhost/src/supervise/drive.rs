@@ -98,7 +98,8 @@ impl Broker {
                 self.carry_out(key, todo, now);
             }
             let Some(place) = self.places.get_mut(index) else { continue };
-            if let Err(fault) = place.top_up(left, &mut self.nursery, self.fixed.require, now) {
+            let (require, battery) = (self.fixed.require, self.fixed.battery.as_ref());
+            if let Err(fault) = place.top_up(left, &mut self.nursery, require, battery, now) {
                 self.no_zygote(index, &fault, now);
             }
             let Some(place) = self.places.get_mut(index) else { continue };
