@@ -5,6 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::print_stdout,
     clippy::wildcard_enum_match_arm,
     unreachable_pub,
     reason = "a panic is how a test fails"
@@ -75,6 +76,8 @@ fn every_attack(wanted: Wanted, level: Level) -> BTreeMap<&'static str, (i32, Op
             Level::Full | Level::Kernel | Level::Reduced => attack.limits(Limits::default()),
         };
         let job = Job { argv: attack.argv(&targets), environment: vec![], directory: vec![], limits };
+        // Shown when the test fails: an attack may also end what runs it.
+        println!("{}", attack.id);
         let ran = wall.run(&job);
         let ending = ran.ending.unwrap_or_else(|| panic!("{}: {ran:?}", attack.id));
         let status = ending.exit_code.unwrap_or(-ending.signal.unwrap_or(999));

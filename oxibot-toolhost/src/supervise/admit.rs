@@ -12,6 +12,7 @@ use oxibot_proto::message::{
 use oxibot_proto::settings::MAX_TIMEOUT_SECONDS;
 use oxibot_proto::state::Stage;
 
+use super::attacks::only_attacks;
 use super::audit::{Subject, capped};
 use super::broker::Broker;
 use super::calls::{Body, Call, Finished, Plan, Shape};
@@ -108,6 +109,7 @@ impl Broker {
                 let stopped = self.stop_calls(scope, now);
                 self.send(link, &ToMain::Stopped(stopped), now);
             }
+            ToToolhost::Attack => self.attack(link, now),
         }
     }
 
@@ -281,6 +283,9 @@ impl Broker {
         if self.stop.is_set() {
             return self.refuse(link, &asked, Outcome::Denied(stop_denial()), now);
         }
+        if self.range.is_some() {
+            return self.refuse(link, &asked, Outcome::Denied(only_attacks()), now);
+        }
         if let Some(denied) = denied {
             return self.refuse(link, &asked, denied, now);
         }
@@ -306,6 +311,7 @@ impl Broker {
         let call = Call {
             link,
             number: asked.number,
+            attack: None,
             origin,
             place,
             subject,

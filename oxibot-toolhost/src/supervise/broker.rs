@@ -15,6 +15,7 @@ use oxibot_proto::message::{CloseReason, Level, Stream, ToMain, ToolhostHello, W
 use oxibot_proto::settings::ToolhostSettings;
 use oxibot_proto::state::Stage;
 
+use super::attacks::Range;
 use super::audit::Audit;
 use super::battery::Battery;
 use super::calls::Call;
@@ -66,6 +67,8 @@ pub(crate) struct Broker {
     pub(crate) log: log::Limited,
     pub(crate) buffer: Vec<u8>,
     pub(crate) control: Option<ControlSocket>,
+    /// Targets of a toolhost that was started to be attacked.
+    pub(crate) range: Option<Range>,
     signals: SignalFd,
     /// When links other than main's end, and when closing links are cut.
     link_ends: BTreeMap<u64, Instant>,
@@ -109,13 +112,14 @@ pub(crate) struct Parts {
     pub(crate) audit: Audit,
     pub(crate) stop: StopSwitch,
     pub(crate) control: Option<ControlSocket>,
+    pub(crate) range: Option<Range>,
     pub(crate) signals: SignalFd,
 }
 
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fixed, nursery, places, main, audit, stop, control, signals } = parts;
+        let Parts { fixed, nursery, places, main, audit, stop, control, range, signals } = parts;
         let mut broker = Self {
             fixed,
             places,
@@ -128,6 +132,7 @@ impl Broker {
             log: log::Limited::default(),
             buffer: vec![0; BUFFER],
             control,
+            range,
             signals,
             link_ends: BTreeMap::new(),
             next_key: MAIN,

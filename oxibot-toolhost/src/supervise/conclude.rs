@@ -97,6 +97,9 @@ impl Broker {
             return;
         }
         call.last_progress = now;
+        if call.attack.is_some() {
+            return;
+        }
         let progress = Progress {
             call: call.number,
             elapsed_ms: millis(now.saturating_duration_since(call.admitted)),
@@ -168,6 +171,9 @@ impl Broker {
         self.queue.retain(|queued| *queued != key);
         if let Some(place) = self.places.get_mut(call.place) {
             place.used(now);
+        }
+        if let Some(attack) = call.attack {
+            return self.attacked(call.link, attack, &finished, now);
         }
         let wall = self.wall_of(call.place);
         let duration = now.saturating_duration_since(call.admitted);

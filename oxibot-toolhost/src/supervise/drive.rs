@@ -72,7 +72,9 @@ impl Broker {
             deadline_ms: millis(call.timeout),
         });
         let link = call.link;
-        self.send(link, &started, now);
+        if call.attack.is_none() {
+            self.send(link, &started, now);
+        }
     }
 
     /// Gives inits to waiting programs, asks for more, and moves spills and worker queues on.

@@ -9,6 +9,7 @@
 
 mod admit;
 mod arguments;
+mod attacks;
 mod audit;
 mod battery;
 mod broker;

@@ -11,6 +11,7 @@ use oxibot_proto::message::Level;
 use oxibot_proto::settings::ToolhostSettings;
 
 use super::arguments::{Purpose, Serve};
+use super::attacks::Range;
 use super::battery::{Battery, Unproven};
 use super::key::AuditKey;
 use super::log;
@@ -26,6 +27,8 @@ use crate::wire::Profile;
 pub(crate) struct Proof {
     /// For profiles that are first used later.
     pub(crate) battery: Option<Battery>,
+    /// Of a toolhost that is there to be attacked. It is ready without a proof, and takes no calls.
+    pub(crate) range: Option<Range>,
 }
 
 /// Proves the wall of the default workspace, whose zygote is there.
@@ -70,7 +73,9 @@ pub(crate) fn prove(
     let mut battery = battery(around, places, name)?;
     match arguments.purpose {
         // Whoever asks for every attack wants to see which gets through.
-        Purpose::Attack => return Ok(Proof { battery: Some(battery) }),
+        Purpose::Attack => {
+            return Ok(Proof { battery: None, range: Some(Range::new(battery.targets)) });
+        }
         Purpose::LongLived | Purpose::OneShot => {}
     }
     if let Some(place) = places.first_mut()
@@ -87,7 +92,7 @@ pub(crate) fn prove(
         }
     }
     battery.targets.keep_for_later();
-    Ok(Proof { battery: Some(battery) })
+    Ok(Proof { battery: Some(battery), range: None })
 }
 
 fn battery(around: &Surroundings, places: &[Place], name: &str) -> Result<Battery, Unproven> {

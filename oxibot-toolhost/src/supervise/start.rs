@@ -153,7 +153,8 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
 
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
-    let parts = Parts { fixed, nursery, places, main, audit, stop, control, signals };
+    let range = proof.range;
+    let parts = Parts { fixed, nursery, places, main, audit, stop, control, range, signals };
     Ok(Broker::new(parts))
 }
 
