@@ -1,12 +1,13 @@
 //! What main and the toolhost say to each other.
 //!
 //! Bytes go in, messages come out: [`codec`] frames and limits, [`message`] names what can be said, [`state`] says
-//! when it is legal, [`settings`] holds the configuration sections that both sides must read alike. Nothing here opens
-//! a socket, a file or a process, and no AI vendor's or chat vendor's vocabulary appears, so that the crate can be
-//! fuzzed whole and carried by another transport.
+//! when it is legal, [`settings`] holds the configuration sections that both sides must read alike, [`facts`] what
+//! `doctor` has tried for it. Nothing here opens a socket, a file or a process, and no AI vendor's or chat vendor's
+//! vocabulary appears, so that the crate can be fuzzed whole and carried by another transport.
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod facts;
 pub mod message;
 pub mod settings;
 pub mod state;

@@ -6,7 +6,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use oxibot_proto::message::CloseReason;
+use oxibot_proto::message::{CloseReason, Level, ToolhostHello};
 
 use crate::broker::{self, Broker, BrokerError, Greeted};
 use crate::cli::Global;
@@ -116,6 +116,45 @@ pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Toolhost), F
     }
 }
 
+/// What a toolhost says of itself, nothing having been asked of it.
+pub(super) struct Seen {
+    /// Its hello.
+    pub(super) hello: ToolhostHello,
+    /// Why it refuses to serve, where it only said hello because less was required of it.
+    pub(super) refusal: Option<Fault>,
+    /// Why its end could not be seen.
+    pub(super) lingers: Option<std::io::Error>,
+}
+
+/// Starts a toolhost and lets it go after its hello. One that refuses because too little is to be had here is started
+/// once more with the least required of it, so that what there is can be shown: no call is ever made through that one.
+pub(super) fn look(global: &Global) -> Result<Seen, Fault> {
+    let mut options = launch_options(global, &[])?;
+    let greet_and_go = |options: &LaunchOptions| {
+        let (socket, toolhost) = start_toolhost(options)?;
+        match greet(socket) {
+            Ok(greeted) => {
+                let hello = greeted.hello.clone();
+                drop(greeted);
+                Ok((hello, toolhost.finish().err()))
+            }
+            Err(refusal) => Err(refusal.explain(global, toolhost)),
+        }
+    };
+    let refusal = match greet_and_go(&options) {
+        Ok((hello, lingers)) => return Ok(Seen { hello, refusal: None, lingers }),
+        Err(fault) => fault,
+    };
+    if refusal.kind != Fault::REFUSED || refusal.exit != Exit::Configuration {
+        return Err(refusal);
+    }
+    options.require = Some(Level::Reduced);
+    match greet_and_go(&options) {
+        Ok((hello, lingers)) => Ok(Seen { hello, refusal: Some(refusal), lingers }),
+        Err(_) => Err(refusal),
+    }
+}
+
 /// What the toolhost is started with. Only paths are looked up; no file is read.
 pub(super) fn launch_options(global: &Global, workspaces: &[PathBuf]) -> Result<LaunchOptions, Fault> {
     let paths = Paths::find(&super::options(global), &Environment::of_process())?;
@@ -127,6 +166,7 @@ pub(super) fn launch_options(global: &Global, workspaces: &[PathBuf]) -> Result<
         home: paths.home,
         workspaces: workspaces.to_vec(),
         no_sandbox: global.no_sandbox,
+        require: None,
     })
 }
 

@@ -132,7 +132,7 @@ fn distrust(metadata: &Metadata, owners: &Owners, others_may_add: bool) -> Optio
 
 /// Whether the group is the owner's own (Debian's user private groups): its name and number are the user's primary ones
 /// and it has no other member. Unknown is no.
-fn is_private_group(uid: u32, gid: u32) -> bool {
+pub(crate) fn is_private_group(uid: u32, gid: u32) -> bool {
     let (Ok(Some(user)), Ok(Some(group))) =
         (User::from_uid(Uid::from_raw(uid)), Group::from_gid(Gid::from_raw(gid)))
     else {

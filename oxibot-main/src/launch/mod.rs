@@ -6,14 +6,17 @@
 
 mod binary;
 mod control;
+mod facts;
 mod launcher;
 mod toolhost;
 
 use std::io;
 use std::path::PathBuf;
 
+pub(crate) use binary::is_private_group;
 pub use binary::{Program, find_toolhost};
 pub use control::{Control, ControlEvent, Handover, receive_handover};
+pub use facts::machine_facts;
 pub use launcher::{join_launcher, launch};
 pub use toolhost::{LaunchOptions, Toolhost, start_toolhost};
 

@@ -22,7 +22,13 @@ const NAMESPACES: [&str; 9] = [
     "private-proc",
 ];
 /// Given by every wall.
-const ALWAYS: [&str; 4] = ["landlock", "seccomp", "no-new-privs", "capabilities"];
+const ALWAYS: [&str; 3] = ["seccomp", "no-new-privs", "capabilities"];
+/// What later Landlock ABIs brought, other than the scopes, which are a protection of their own.
+const LATER: [(u32, &str); 3] = [
+    (3, "truncating files (ABI 3, Linux 6.2)"),
+    (4, "TCP (ABI 4, Linux 6.7; the filter refuses sockets instead)"),
+    (5, "ioctl on devices (ABI 5, Linux 6.10)"),
+];
 
 /// Describes the wall of a plan whose probe call was verified. `counted`: the kernel counts the tasks of a call, also
 /// where it runs as the kernel's uid 0.
@@ -52,7 +58,14 @@ pub(super) fn describe(
     for name in ALWAYS {
         put(name, wall, if plan == Plan::Off { &why } else { "" });
     }
-    let scopes = format!("Landlock ABI {abi} has none; Linux 6.12 (ABI {SCOPES_ABI}) has");
+    match plan {
+        Plan::Off => put("landlock", Unavailable, &why),
+        // Mounts and namespaces stop all of it there, but a move between directories, which ABI 1 refuses.
+        Plan::Full => put("landlock", Active, ""),
+        Plan::Bare if uncovered(abi).is_empty() => put("landlock", Active, ""),
+        Plan::Bare => put("landlock", Degraded, &format!("ABI {abi} does not cover {}", uncovered(abi))),
+    }
+    let scopes = format!("needs Landlock ABI {SCOPES_ABI} (Linux 6.12), this kernel has ABI {abi}");
     match plan {
         Plan::Full if abi < SCOPES_ABI => {
             put(
@@ -97,6 +110,11 @@ pub(super) fn describe(
     Obtained { level, landlock_abi: abi, protections: list }
 }
 
+/// What an ABI leaves to others to stop.
+fn uncovered(abi: u32) -> String {
+    LATER.iter().filter(|(since, _)| *since > abi).map(|(_, what)| *what).collect::<Vec<_>>().join(", ")
+}
+
 /// The one thing to do about a fault of level `full`.
 fn remedy(fault: &WallFault) -> &'static str {
     let says = |what: &str| fault.step.contains(what) || fault.cause.contains(what);
@@ -136,6 +154,22 @@ mod tests {
             Level::Reduced,
             "nobody counts its processes"
         );
+    }
+
+    #[test]
+    fn what_an_old_landlock_does_not_cover_is_listed() {
+        let landlock = |plan, abi| {
+            let obtained = describe(plan, abi, &USER, true, None);
+            obtained.protections.into_iter().find(|p| p.name == "landlock").unwrap()
+        };
+        let debian = landlock(Plan::Bare, 2);
+        assert_eq!(debian.state, ProtectionState::Degraded);
+        for missing in ["truncating", "TCP", "ioctl"] {
+            assert!(debian.detail.contains(missing), "{}", debian.detail);
+        }
+        assert!(!landlock(Plan::Bare, 4).detail.contains("TCP"));
+        assert_eq!(landlock(Plan::Bare, 5).state, ProtectionState::Active);
+        assert_eq!(landlock(Plan::Full, 2).state, ProtectionState::Active, "mounts and namespaces stop it");
     }
 
     #[test]
