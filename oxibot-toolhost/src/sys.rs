@@ -633,6 +633,15 @@ pub fn attempt_32_bit() -> i64 {
     exit_now(128)
 }
 
+/// Empties the NIS domain name of the current UTS namespace.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN over the namespace.
+pub fn clear_domain_name() -> nix::Result<()> {
+    // SAFETY: no byte is read: the length is 0.
+    Errno::result(unsafe { libc::setdomainname(c"".as_ptr(), 0) }).map(drop)
+}
+
 /// Brings up the loopback interface of the current network namespace.
 ///
 /// # Errors

@@ -96,6 +96,38 @@ pub struct Job {
     pub directory: Vec<u8>,
     /// Limits of the call.
     pub limits: Limits,
+    /// Its file mode creation mask.
+    pub umask: u32,
+    /// What to do about sockets of others among its files. Level `full` only; below it there are no sockets.
+    pub sockets: Sockets,
+}
+
+/// Sockets of others that a call must not reach. Paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Sockets {
+    /// Found by the last search. If one is there no more, the init searches again.
+    pub known: Vec<Vec<u8>>,
+    /// Names under which the kernel knows sockets of the host. They may be gone.
+    pub named: Vec<Vec<u8>>,
+    /// Look through all that is granted.
+    pub search: bool,
+}
+
+impl Sockets {
+    /// Nothing is known: look.
+    #[must_use]
+    pub fn search() -> Self {
+        Self { known: Vec::new(), named: Vec::new(), search: true }
+    }
+}
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct FoundSockets {
+    /// Sockets that somebody holds.
+    pub paths: Vec<Vec<u8>>,
+    /// Whether all was looked at; the time of one search is bounded.
+    pub whole: bool,
 }
 
 /// Init to supervisor.
@@ -112,6 +144,10 @@ pub enum FromInit {
     },
     /// The directory is not inside the workspace.
     BadDirectory(Denial),
+    /// Something among its files would let the call out.
+    Unsafe(Denial),
+    /// What a search for sockets found. Before `Running`.
+    Sockets(FoundSockets),
     /// A system call of the call was refused by the filter, while it runs. Each kind is told once a call.
     Refused(Refusal),
     /// The payload ended.

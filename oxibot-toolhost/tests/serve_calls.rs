@@ -391,3 +391,51 @@ fn without_namespaces_calls_end_whole_too() {
     assert_completed(&result);
     assert_eq!(processes_with(marker), 0);
 }
+
+/// Tries to reach a Unix socket below the workspace in the ways its kind has.
+fn reach(name: &str) -> String {
+    format!(
+        "python3 -c \"
+import socket
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    s = socket.socket(socket.AF_UNIX, kind)
+    try: s.connect('{name}'); print('REACHED')
+    except OSError as error: print(error.strerror)\""
+    )
+}
+
+#[test]
+fn sockets_that_the_host_makes_between_calls_are_covered_in_the_next() {
+    let mut host = host();
+    assert!(text(&host.bash("echo first")).contains("first"), "the search of this call finds nothing");
+    std::fs::create_dir_all(host.work().join("deep/er")).unwrap();
+    // Bound under another name than it has later.
+    let one = std::os::unix::net::UnixListener::bind(host.work().join("before")).unwrap();
+    std::fs::rename(host.work().join("before"), host.work().join("deep/er/after")).unwrap();
+    let two = std::os::unix::net::UnixDatagram::bind(host.work().join("two")).unwrap();
+    for _ in 0..3 {
+        for name in ["deep/er/after", "two"] {
+            let result = host.bash(&reach(name));
+            assert!(!text(&result).contains("REACHED") && text(&result).contains("refused"), "{result:?}");
+        }
+    }
+    drop((one, two));
+    assert_completed(&host.bash("rm -r deep two && ls"));
+}
+
+#[test]
+fn socket_of_a_call_is_not_reached_from_one_that_starts_later() {
+    let mut host = host();
+    let server = "python3 -c \"
+import socket, time
+s = socket.socket(socket.AF_UNIX); s.bind('own'); s.listen(); open('up', 'w'); time.sleep(20)\"";
+    let first = host.start("bash", &json!({"command": server}));
+    let until = Instant::now() + Duration::from_secs(20);
+    while !host.work().join("up").exists() {
+        assert!(Instant::now() < until, "no server");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let result = host.bash(&reach("own"));
+    assert!(!text(&result).contains("REACHED") && text(&result).contains("refused"), "{result:?}");
+    host.send(&ToToolhost::Cancel(first));
+}

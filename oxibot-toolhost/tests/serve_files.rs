@@ -322,3 +322,43 @@ fn files_tools_work_at_the_lower_levels() {
         assert_eq!(text(&host.bash("cat a")), "x");
     }
 }
+
+#[test]
+fn repositories_below_the_top_are_guarded_and_git_works_in_them() {
+    let mut host = host();
+    let made = host.bash(
+        "set -e; exec 2>&1
+         git init -q lib; cd lib; git commit -q --allow-empty -m one; cd ..
+         git init -q app; cd app; git -c protocol.file.allow=always submodule --quiet add ../lib lib
+         git commit -qm two; git worktree add -q ../tree; cd ../tree; git log --format=%s; git -C ../app/lib log --format=%s",
+    );
+    assert_completed(&made);
+    assert_eq!(text(&made).lines().filter(|line| *line == "two" || *line == "one").count(), 2, "{made:?}");
+    for file in
+        ["app/.git/hooks/pre-commit", "app/.git/modules/lib/hooks/post-checkout", "lib/.git/hooks/pre-push"]
+    {
+        let path = host.work().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "mine").unwrap();
+    }
+    let attacked = host.bash(
+        "for at in app/.git app/.git/modules/lib lib/.git; do
+             git config -f $at/config core.fsmonitor evil; git config -f $at/config user.name me
+             for hook in pre-commit post-checkout pre-push; do echo evil > $at/hooks/$hook; chmod +x $at/hooks/$hook; done
+         done",
+    );
+    assert_completed(&attacked);
+    let text = attacked.notes.join("\n");
+    for line in [
+        "put back core.fsmonitor in app/.git/config",
+        "put back core.fsmonitor in app/.git/modules/lib/config",
+        "put back app/.git/hooks/pre-commit",
+        "removed lib/.git/hooks/pre-commit",
+        "put back app/.git/modules/lib/hooks/post-checkout",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let found = std::process::Command::new("grep").args(["-rl", "evil"]).arg(host.work()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "nothing of it is left");
+    assert_completed(&host.bash("git -C app config user.name && git -C app status && rm -rf app lib tree"));
+}

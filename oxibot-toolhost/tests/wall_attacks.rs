@@ -19,7 +19,7 @@ use std::os::unix::net::UnixListener;
 use oxibot_proto::message::Level;
 use oxibot_proto::settings::Limits;
 use oxibot_toolhost::wall::attack::{Answer, Around, Targets, Verdict, all, argv_of_many, find, fixed};
-use oxibot_toolhost::wire::{Job, Wanted};
+use oxibot_toolhost::wire::{Job, Sockets, Wanted};
 use wall_support::{Wall, again_as_a_user, root};
 
 #[test]
@@ -75,7 +75,14 @@ fn every_attack(wanted: Wanted, level: Level) -> BTreeMap<&'static str, (i32, Op
             Level::Off => Limits::default(),
             Level::Full | Level::Kernel | Level::Reduced => attack.limits(Limits::default()),
         };
-        let job = Job { argv: attack.argv(&targets), environment: vec![], directory: vec![], limits };
+        let job = Job {
+            argv: attack.argv(&targets),
+            environment: vec![],
+            directory: vec![],
+            limits,
+            umask: 0o022,
+            sockets: Sockets::search(),
+        };
         // Shown when the test fails: an attack may also end what runs it.
         println!("{}", attack.id);
         let ran = wall.run(&job);
@@ -161,6 +168,8 @@ fn the_battery_of_a_start_runs_in_one_process_and_says_which_got_through() {
             environment: vec![],
             directory: vec![],
             limits: Limits::default(),
+            umask: 0o022,
+            sockets: Sockets::search(),
         };
         let verdict = Verdict::from_status(wall.run(&job).code());
         match level {

@@ -384,8 +384,9 @@ fn calls_share_nothing_but_the_workspace() {
     let mut wall = Wall::new();
     let look = "for kind in pid mnt net ipc user uts cgroup; do readlink /proc/self/ns/$kind; done";
     // Both at once: the kernel gives a namespace's number away again once it is gone.
-    let running = wall.start(&job(&format!("{look}; sleep 2")));
+    let running = wall.start(&job(&format!("{look}; while [ ! -e seen ]; do sleep 0.05; done")));
     let second = wall.bash(look);
+    fs::write(wall.workspace.path().join("seen"), "").unwrap();
     let first = running.finish();
     let pairs = first.ok().lines().zip(second.ok().lines());
     let same: Vec<_> =
@@ -508,4 +509,67 @@ fn supervisor_with_only_cap_kill_can_still_end_a_call() {
     }
     call.running.kill();
     assert!(readable(call.running.pidfd(), 10_000));
+}
+
+#[test]
+fn host_has_a_neutral_name_that_can_be_looked_up() {
+    let mut wall = Wall::new();
+    let ran = wall.bash(
+        "uname -n; hostname; cat /proc/sys/kernel/domainname; cat /etc/hostname 2>/dev/null
+         python3 -c 'import socket; print(socket.gethostbyname(socket.gethostname()))'
+         hostname other 2>/dev/null && echo renamed; true",
+    );
+    let lines: Vec<&str> = ran.ok().lines().filter(|line| *line != "(none)" && !line.is_empty()).collect();
+    assert_eq!(lines, ["localhost", "localhost", "127.0.0.1"], "{ran:?}");
+    let ours = nix::unistd::gethostname().unwrap();
+    assert_ne!(ours.to_str().unwrap(), "localhost", "the host keeps its own");
+}
+
+#[test]
+fn file_mode_creation_mask_is_the_jobs() {
+    let mut wall = Wall::new();
+    let mut masked = job("umask; touch made; stat -c %a made; rm made");
+    assert_eq!(wall.run(&masked).ok(), "0022\n644");
+    masked.umask = 0o007;
+    assert_eq!(wall.run(&masked).ok(), "0007\n660");
+}
+
+/// The signals of init's own PID namespace do not reach it, and nothing a call does to it changes what init does.
+#[test]
+fn init_of_a_call_takes_no_harm_from_it() {
+    let mut wall = Wall::new();
+    let ran = wall.run(&program(&[
+        "/usr/bin/python3",
+        "-c",
+        r#"
+import ctypes, os, resource, signal, errno
+libc = ctypes.CDLL(None, use_errno=True)
+def tried(name, act):
+    try:
+        act(); print("did", name)
+    except OSError as error:
+        print("refused", name, errno.errorcode[error.errno])
+    except Exception as error:
+        print("refused", name, type(error).__name__)
+for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGSEGV):
+    tried("signal", lambda: os.kill(1, number))
+tried("priority", lambda: os.setpriority(os.PRIO_PROCESS, 1, 19))
+tried("affinity", lambda: os.sched_setaffinity(1, {0}))
+tried("scheduler", lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)))
+tried("files", lambda: resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0)))
+tried("cpu", lambda: resource.prlimit(1, resource.RLIMIT_CPU, (1, 1)))
+tried("data", lambda: resource.prlimit(1, resource.RLIMIT_DATA, (0, 0)))
+for name in ("mem", "oom_score_adj", "comm", "timerslack_ns", "clear_refs", "coredump_filter", "attr/current", "loginuid"):
+    tried("write " + name, lambda: open("/proc/1/" + name, "r+b").write(b"0"))
+for name in ("mem", "environ", "maps", "auxv", "fd", "root", "cwd", "exe", "syscall", "stack", "ns/net"):
+    tried("look at " + name, lambda: (os.listdir if name in ("fd", "root", "cwd") else os.readlink if "ns/" in name or name == "exe" else lambda p: open(p, "rb").read())("/proc/1/" + name))
+tried("trace", lambda: libc.ptrace(16, 1, 0, 0) == 0 or (_ for _ in ()).throw(OSError(ctypes.get_errno(), "")))
+"#,
+    ]));
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    for line in ran.ok().lines() {
+        // A signal to init of one's own namespace is swallowed by the kernel; that it is sent is no harm.
+        assert!(line.starts_with("refused") || line == "did signal", "{line}: {}", ran.output);
+    }
+    assert!(ran.ending.is_some(), "init lives and reports");
 }

@@ -15,16 +15,16 @@ use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
 use super::gitconfig::{self, Entry};
+use super::githooks::{self, Hooks};
 use super::read::read_at;
-use super::text;
-use super::workspace::{Kind, Workspace, kind, look, open_name};
+use super::workspace::{Kind, kind, look, open_name};
 
 /// Files of a repository that hold configuration. The second counts when `extensions.worktreeConfig` is set.
 const CONFIGS: [&str; 2] = ["config", "config.worktree"];
 /// The file that makes git take configuration and hooks from another directory.
 pub(super) const COMMON: &str = "commondir";
-/// Hooks looked at.
-const MAX_HOOKS: usize = 200;
+/// The directory of a repository, and of a submodule's, whose programs git runs by itself.
+const HOOKS: &str = "hooks";
 /// Submodules and worktrees looked at, together.
 const MAX_INNER: usize = 128;
 /// Directories below `modules` looked into.
@@ -71,7 +71,7 @@ pub(super) enum Repository {
     Here {
         files: BTreeMap<String, Config>,
         plain: BTreeMap<String, Plain>,
-        hooks: BTreeSet<String>,
+        hooks: BTreeMap<String, Hooks>,
     },
 }
 
@@ -89,18 +89,27 @@ impl Repository {
 }
 
 /// What is there now, and `.git` itself when it is a directory. All that `before` holds is looked at again.
-pub(super) fn look_at(workspace: &Workspace, before: Option<&Repository>) -> (Repository, Option<OwnedFd>) {
+/// `root` is the directory that holds it; `room` is how many bytes of hooks may be kept.
+pub(super) fn look_at(
+    root: BorrowedFd<'_>,
+    before: Option<&Repository>,
+    room: &mut u64,
+) -> (Repository, Option<OwnedFd>) {
     let path = Path::new(".git");
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-    let directory = match open_name(workspace.handle(), path, flags, Mode::empty()) {
+    let directory = match open_name(root, path, flags, Mode::empty()) {
         Ok(directory) => directory,
-        Err(_) => return (look_at_name(workspace, path), None),
+        Err(_) => return (look_at_name(root, path), None),
     };
     let mut names: BTreeSet<String> = CONFIGS.iter().map(|file| (*file).to_owned()).collect();
     let mut commons = BTreeSet::from([COMMON.to_owned()]);
-    if let Some(Repository::Here { files, plain, .. }) = before {
+    let mut hooked = BTreeSet::from([HOOKS.to_owned()]);
+    let mut hooks_before = None;
+    if let Some(Repository::Here { files, plain, hooks }) = before {
         names.extend(files.keys().cloned());
         commons.extend(plain.keys().cloned());
+        hooked.extend(hooks.keys().cloned());
+        hooks_before = Some(hooks);
     }
     let mut left = MAX_INNER;
     for name in names_in(&directory, "worktrees").into_iter().take(left) {
@@ -111,6 +120,7 @@ pub(super) fn look_at(workspace: &Workspace, before: Option<&Repository>) -> (Re
     for module in modules(&directory, left) {
         names.extend(CONFIGS.iter().map(|file| format!("{module}/{file}")));
         commons.insert(format!("{module}/{COMMON}"));
+        hooked.insert(format!("{module}/{HOOKS}"));
     }
     let files = names.into_iter().map(|file| {
         let config = read_config(&directory, &file);
@@ -122,19 +132,22 @@ pub(super) fn look_at(workspace: &Workspace, before: Option<&Repository>) -> (Re
         (file, content)
     });
     let plain = plain.collect();
-    let hooks = names_in(&directory, "hooks").into_iter().filter(|name| !name.ends_with(".sample"));
-    let hooks = hooks.take(MAX_HOOKS).map(|name| text::name(name.as_bytes())).collect();
+    let hooks = hooked.into_iter().map(|at| {
+        let hooks = githooks::record(&directory, &at, hooks_before.and_then(|hooks| hooks.get(&at)), room);
+        (at, hooks)
+    });
+    let hooks = hooks.collect();
     (Repository::Here { files, plain, hooks }, Some(directory))
 }
 
-fn look_at_name(workspace: &Workspace, path: &Path) -> Repository {
-    match look(workspace.handle(), path).as_ref().map(kind) {
+fn look_at_name(root: BorrowedFd<'_>, path: &Path) -> Repository {
+    match look(root, path).as_ref().map(kind) {
         Err(_) => Repository::Absent,
-        Ok(Kind::Link) => match readlinkat(workspace.handle(), path) {
+        Ok(Kind::Link) => match readlinkat(root, path) {
             Ok(target) => Repository::Link(target.into_vec()),
             Err(_) => Repository::Odd,
         },
-        Ok(Kind::File) => match read_file(workspace.handle(), path, MAX_INNER_FILE) {
+        Ok(Kind::File) => match read_file(root, path, MAX_INNER_FILE) {
             Ok(Some(bytes)) => Repository::File(bytes),
             Ok(None) | Err(_) => Repository::Odd,
         },
@@ -206,7 +219,7 @@ fn read_file(directory: BorrowedFd<'_>, path: &Path, most: usize) -> Result<Opti
 }
 
 /// Names in a directory below `.git` that are UTF-8, sorted; none when there is no such directory.
-fn names_in(directory: &OwnedFd, path: &str) -> Vec<String> {
+pub(super) fn names_in(directory: &OwnedFd, path: &str) -> Vec<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let opened = open_name(directory.as_fd(), Path::new(path), flags, Mode::empty());
     let Some(mut entries) = opened.ok().and_then(|fd| Dir::from_fd(fd).ok()) else {

@@ -1,13 +1,16 @@
-//! Compares the git configuration of the workspace before and after a call, and puts back what would make git run a
+//! Compares the git repositories of the workspace before and after a call, and puts back what would make git run a
 //! program on the host.
 //!
-//! A program may change `.git/config` freely but for those keys; a repository that a call makes itself is left alone
-//! and reported. Only the repository at the top of the workspace is looked at, with its submodules and worktrees. The
-//! worker may neither make symbolic links nor rename directories: what would need that is reported, not put back.
+//! A program may change a repository's configuration freely but for those keys, and its hooks not at all; a repository
+//! that a call makes itself is left alone and reported. Repositories below the top of the workspace are looked at as far
+//! as [`Walk`] finds them, each with its submodules and worktrees. The worker may neither make symbolic links nor rename
+//! directories: what would need that is reported, not put back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -17,6 +20,8 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::fault::Fault;
 use super::gitconfig::{self, Entry};
 use super::gitfiles::{COMMON, Config, Plain, Repository, look_at};
+use super::githooks;
+use super::gitnested::Walk;
 use super::text;
 use super::workspace::{Workspace, look, open_name};
 use super::write::{replace, target_in};
@@ -26,45 +31,137 @@ const MAX_NOTES: usize = 20;
 /// What `git worktree add` writes into the `commondir` of a linked worktree.
 const USUAL_COMMON: &[u8] = b"../..";
 
+/// Bytes of hooks that are kept from before a call, of all repositories together.
+const MAX_KEPT: u64 = 8 * 1024 * 1024;
+/// Repositories below the top are looked for after each call; before one only if that is so long ago.
+const FRESH: Duration = Duration::from_secs(60);
+
 /// What was recorded. Calls may overlap: the first checkpoint of an overlapping group counts.
 #[derive(Debug, Default)]
 pub(super) struct GitGuard {
-    before: Option<Repository>,
+    /// By the directory that holds it, relative to the workspace.
+    before: Option<BTreeMap<PathBuf, Repository>>,
     open: u32,
+}
+
+/// Where repositories are, as far as is known.
+#[derive(Debug, Default)]
+pub(super) struct Repositories {
+    walk: Walk,
+    found: Vec<PathBuf>,
+    at: Option<Instant>,
+}
+
+impl Repositories {
+    fn look(&mut self, workspace: &Workspace) {
+        self.found = self.walk.repositories(workspace);
+        self.at = Some(Instant::now());
+    }
+
+    fn look_if_old(&mut self, workspace: &Workspace) {
+        if self.at.is_none_or(|at| at.elapsed() >= FRESH) {
+            self.look(workspace);
+        }
+    }
 }
 
 impl GitGuard {
     /// Records the state before a call.
-    pub(super) fn checkpoint(&mut self, workspace: &Workspace) {
+    pub(super) fn checkpoint(&mut self, workspace: &Workspace, repositories: &mut Repositories) {
         if self.before.is_none() {
-            self.before = Some(look_at(workspace, None).0);
+            repositories.look_if_old(workspace);
+            self.before = Some(record(workspace, &repositories.found));
         }
         self.open = self.open.saturating_add(1);
     }
 
     /// Compares, puts back, and says what was done.
-    pub(super) fn restore(&mut self, workspace: &Workspace) -> Vec<String> {
+    pub(super) fn restore(&mut self, workspace: &Workspace, repositories: &mut Repositories) -> Vec<String> {
         let Some(before) = self.before.take() else { return Vec::new() };
-        let (now, directory) = look_at(workspace, Some(&before));
+        repositories.look(workspace);
         let mut notes = Vec::new();
-        compare(&before, &now, workspace, directory.as_ref(), &mut notes);
-        notes.truncate(MAX_NOTES);
+        let paths: BTreeSet<&Path> = before
+            .keys()
+            .map(PathBuf::as_path)
+            .chain(repositories.found.iter().map(PathBuf::as_path))
+            .collect();
+        let mut room = MAX_KEPT;
+        for path in paths {
+            let Ok(root) = directory(workspace, path) else { continue };
+            let old = before.get(path).unwrap_or(&Repository::Absent);
+            let (now, directory) = look_at(root.as_fd(), Some(old), &mut room);
+            let place = Place { root, directory, prefix: prefix(path) };
+            compare(old, &now, &place, &mut notes);
+        }
+        let notes = most_important(notes);
         self.open = self.open.saturating_sub(1);
         if self.open > 0 {
             // What was created has been reported; what was changed has been put back.
-            self.before = Some(if notes.is_empty() { before } else { look_at(workspace, None).0 });
+            let now = notes.is_empty().then_some(before);
+            self.before = Some(now.unwrap_or_else(|| record(workspace, &repositories.found)));
         }
         notes
     }
 }
 
-fn compare(
-    before: &Repository,
-    now: &Repository,
-    workspace: &Workspace,
-    directory: Option<&OwnedFd>,
-    notes: &mut Vec<String>,
-) {
+/// What was done before what was found: a call decides how much there is of the latter.
+fn most_important(mut notes: Vec<String>) -> Vec<String> {
+    notes.sort_by_key(|note| note.starts_with("created_executable_config"));
+    let more = notes.len().saturating_sub(MAX_NOTES);
+    if more > 0 {
+        notes.truncate(MAX_NOTES);
+        notes.push(format!("{more} more remarks about git repositories were left out"));
+    }
+    notes
+}
+
+fn record(workspace: &Workspace, found: &[PathBuf]) -> BTreeMap<PathBuf, Repository> {
+    let mut room = MAX_KEPT;
+    [PathBuf::from(".")]
+        .iter()
+        .chain(found)
+        .filter_map(|path| {
+            let root = directory(workspace, path).ok()?;
+            Some((path.clone(), look_at(root.as_fd(), None, &mut room).0))
+        })
+        .collect()
+}
+
+fn directory(workspace: &Workspace, path: &Path) -> nix::Result<OwnedFd> {
+    open_name(workspace.handle(), path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
+}
+
+/// A directory of the workspace before the name of something in it, safe to show; nothing for the workspace itself.
+fn prefix(path: &Path) -> String {
+    let path = path.strip_prefix(".").unwrap_or(path);
+    if path.as_os_str().is_empty() {
+        return String::new();
+    }
+    format!("{}/", text::cut(&text::name(path.as_os_str().as_bytes()), 200))
+}
+
+/// The directory that holds a repository.
+struct Place {
+    root: OwnedFd,
+    /// `.git` in it, when that is a directory.
+    directory: Option<OwnedFd>,
+    prefix: String,
+}
+
+impl Place {
+    /// A path below `.git`, safe to show.
+    fn shown(&self, file: &str) -> String {
+        let name = text::name(file.as_bytes());
+        format!("{}.git/{}", self.prefix, text::cut(&name, 200))
+    }
+
+    /// `.git` itself.
+    fn top(&self) -> String {
+        format!("{}.git", self.prefix)
+    }
+}
+
+fn compare(before: &Repository, now: &Repository, place: &Place, notes: &mut Vec<String>) {
     match (before, now) {
         (
             Repository::Here { files: old, plain: old_plain, hooks: old_hooks },
@@ -72,116 +169,120 @@ fn compare(
         ) => {
             for (file, new) in files {
                 match old.get(file) {
-                    Some(old) => put_back(file, old, new, directory, notes),
+                    Some(old) => put_back(file, old, new, place, notes),
                     // A submodule or worktree of the call's own making.
-                    None => note_created(file, new, notes),
+                    None => note_created(file, new, place, notes),
                 }
             }
             for (file, new) in plain {
                 match old_plain.get(file) {
-                    Some(old) => put_back_plain(file, old, new, directory, notes),
-                    None => note_created_plain(file, new, notes),
+                    Some(old) => put_back_plain(file, old, new, place, notes),
+                    None => note_created_plain(file, new, place, notes),
                 }
             }
-            note_hooks(old_hooks, hooks, notes);
+            for (at, new) in hooks {
+                let old = old_hooks.get(at).unwrap_or(&None);
+                githooks::put_back(place.directory.as_ref(), at, &place.shown(at), old, new, notes);
+            }
         }
         (Repository::Absent | Repository::Odd, Repository::Here { files, plain, hooks }) => {
             for (file, config) in files {
-                note_created(file, config, notes);
+                note_created(file, config, place, notes);
             }
             for (file, content) in plain {
-                note_created_plain(file, content, notes);
+                note_created_plain(file, content, place, notes);
             }
-            note_hooks(&BTreeSet::new(), hooks, notes);
+            for (at, new) in hooks {
+                githooks::note_created(&place.shown(at), new, notes);
+            }
         }
         (Repository::Absent | Repository::Odd | Repository::Here { .. }, Repository::Absent) => {}
         (Repository::Odd, Repository::Odd) => {}
+        (Repository::Absent | Repository::Odd, Repository::File(bytes))
+            if !place.prefix.is_empty() && is_inner(bytes) => {}
         (
             Repository::Absent | Repository::Odd,
             Repository::File(_) | Repository::Link(_) | Repository::Odd,
         ) => {
-            notes.push("created_executable_config: .git now names a repository elsewhere".into());
+            notes
+                .push(format!("created_executable_config: {} now names a repository elsewhere", place.top()));
         }
         (Repository::Here { .. }, Repository::File(_) | Repository::Link(_) | Repository::Odd) => {
             notes.push(format!(
-                "could not put back .git: it was a directory and is {} now; git would use another repository on the \
+                "could not put back {}: it was a directory and is {} now; git would use another repository on the \
                  host. Do not run git here before you have looked at it",
+                place.top(),
                 now.what()
             ));
         }
         (Repository::File(_) | Repository::Link(_), _) if before == now => {}
-        (Repository::File(bytes), _) => put_back_top(bytes, before, now, workspace, notes),
+        (Repository::File(bytes), _) => put_back_top(bytes, before, now, place, notes),
         (Repository::Link(target), _) => {
             // To git a file that names the directory is the same as a link to it.
             let mut bytes = b"gitdir: ".to_vec();
             bytes.extend_from_slice(target);
             bytes.push(b'\n');
-            put_back_top(&bytes, before, now, workspace, notes);
+            put_back_top(&bytes, before, now, place, notes);
         }
     }
 }
 
 /// Puts the file `.git` back.
-fn put_back_top(
-    bytes: &[u8],
-    before: &Repository,
-    now: &Repository,
-    workspace: &Workspace,
-    notes: &mut Vec<String>,
-) {
+fn put_back_top(bytes: &[u8], before: &Repository, now: &Repository, place: &Place, notes: &mut Vec<String>) {
+    let top = place.top();
     let written = match now {
         // A directory would have to be removed or renamed.
-        Repository::Here { .. } => Err(Fault::errno("write", ".git", Errno::EISDIR)),
-        Repository::Absent | Repository::File(_) | Repository::Link(_) | Repository::Odd => workspace
-            .handle()
-            .try_clone_to_owned()
-            .map_err(|error| Fault::io("write", ".git", &error))
-            .and_then(|fd| replace(&target_in(fd, ".git", ".git"), bytes)),
+        Repository::Here { .. } => Err(Fault::errno("write", &top, Errno::EISDIR)),
+        Repository::Absent | Repository::File(_) | Repository::Link(_) | Repository::Odd => place
+            .root
+            .try_clone()
+            .map_err(|error| Fault::io("write", &top, &error))
+            .and_then(|fd| replace(&target_in(fd, ".git", &top), bytes)),
     };
     let shown = text::name(bytes.trim_ascii());
     let (was, shown) = (before.what(), text::cut(&shown, 200));
     notes.push(match written {
-        Ok(_) => format!("put back .git ({shown}): it was {was}, and git would use another repository on the host"),
+        Ok(_) => format!("put back {top} ({shown}): it was {was}, and git would use another repository on the host"),
         Err(_) => format!(
-            "could not put back .git: it was {was} ({shown}) and is {} now; git would use another repository on the \
+            "could not put back {top}: it was {was} ({shown}) and is {} now; git would use another repository on the \
              host. Do not run git here before you have looked at it",
             now.what()
         ),
     });
 }
 
-fn note_created(file: &str, config: &Config, notes: &mut Vec<String>) {
+fn note_created(file: &str, config: &Config, place: &Place, notes: &mut Vec<String>) {
     match config {
         Config::Absent => {}
         Config::Odd => {
-            notes.push(format!("created_executable_config: .git/{} cannot be understood", shown(file)));
+            notes.push(format!("created_executable_config: {} cannot be understood", place.shown(file)));
         }
         Config::Read { dangerous, .. } => notes.extend(
             dangerous
                 .iter()
-                .map(|entry| format!("created_executable_config: {} in .git/{}", entry.name(), shown(file))),
+                .map(|entry| format!("created_executable_config: {} in {}", entry.name(), place.shown(file))),
         ),
     }
 }
 
-fn note_created_plain(file: &str, content: &Plain, notes: &mut Vec<String>) {
+fn note_created_plain(file: &str, content: &Plain, place: &Place, notes: &mut Vec<String>) {
     match content {
         Plain::Absent => {}
         Plain::Read(bytes) if file != COMMON && bytes.trim_ascii() == USUAL_COMMON => {}
         Plain::Read(_) | Plain::Odd => {
-            notes.push(format!("created_executable_config: .git/{} names other configuration", shown(file)));
+            notes.push(format!("created_executable_config: {} names other configuration", place.shown(file)));
         }
     }
 }
 
-fn note_hooks(before: &BTreeSet<String>, now: &BTreeSet<String>, notes: &mut Vec<String>) {
-    notes.extend(now.difference(before).map(|hook| format!("created_executable_config: .git/hooks/{hook}")));
-}
-
-/// A path below `.git`, safe to show.
-fn shown(file: &str) -> String {
-    let name = text::name(file.as_bytes());
-    text::cut(&name, 200).to_owned()
+/// Whether a file `.git` is what git makes for a submodule or a linked worktree: it names a place inside a repository that
+/// is looked at itself.
+fn is_inner(bytes: &[u8]) -> bool {
+    let named = std::str::from_utf8(bytes).ok().and_then(|text| text.trim().strip_prefix("gitdir: "));
+    let inner = named.and_then(|path| {
+        ["/.git/modules/", "/.git/worktrees/"].iter().find_map(|inside| path.split_once(inside))
+    });
+    inner.is_some_and(|(_, below)| !below.is_empty() && !below.split('/').any(|part| part == ".."))
 }
 
 /// The directory of a file below `.git`, and its name there. `None` when the directory is gone, and the file with it.
@@ -203,18 +304,12 @@ fn parent<'a>(
 }
 
 /// As [`put_back`], for a file that is one path: `commondir` makes git read the configuration of that directory.
-fn put_back_plain(
-    file: &str,
-    old: &Plain,
-    new: &Plain,
-    directory: Option<&OwnedFd>,
-    notes: &mut Vec<String>,
-) {
+fn put_back_plain(file: &str, old: &Plain, new: &Plain, place: &Place, notes: &mut Vec<String>) {
     if old == new {
         return;
     }
-    let shown = format!(".git/{}", shown(file));
-    let done = match (parent(directory, file, &shown), old) {
+    let shown = place.shown(file);
+    let done = match (parent(place.directory.as_ref(), file, &shown), old) {
         (Ok(None), _) => return,
         // It was not understood before the call either, but it is another one or gone.
         (Ok(Some(_)), Plain::Odd) => Err(Fault::errno("write", &shown, Errno::EINVAL)),
@@ -234,7 +329,7 @@ fn put_back_plain(
     notes.push(format!("{verb} {shown}: git would read configuration from elsewhere on the host"));
 }
 
-fn put_back(file: &str, old: &Config, new: &Config, directory: Option<&OwnedFd>, notes: &mut Vec<String>) {
+fn put_back(file: &str, old: &Config, new: &Config, place: &Place, notes: &mut Vec<String>) {
     let nothing = Vec::new();
     let (wanted, whole) = match old {
         Config::Absent => (&nothing, None),
@@ -242,7 +337,7 @@ fn put_back(file: &str, old: &Config, new: &Config, directory: Option<&OwnedFd>,
         Config::Odd => return,
         Config::Read { bytes, dangerous } => (dangerous, Some(bytes)),
     };
-    let shown = format!(".git/{}", shown(file));
+    let shown = place.shown(file);
     let (content, names) = match (new, whole) {
         (Config::Absent, _) if wanted.is_empty() => return,
         (Config::Absent, _) => {
@@ -259,7 +354,7 @@ fn put_back(file: &str, old: &Config, new: &Config, directory: Option<&OwnedFd>,
             return;
         }
     };
-    let written = match parent(directory, file, &shown) {
+    let written = match parent(place.directory.as_ref(), file, &shown) {
         // A submodule or worktree was removed as a whole.
         Ok(None) => return,
         Ok(Some((fd, name))) => replace(&target_in(fd, name, &shown), &content),
@@ -304,10 +399,10 @@ mod tests {
         }
 
         fn after(&self, act: impl FnOnce(&Self)) -> Vec<String> {
-            let mut guard = GitGuard::default();
-            guard.checkpoint(&self.1);
+            let (mut guard, mut repositories) = (GitGuard::default(), Repositories::default());
+            guard.checkpoint(&self.1, &mut repositories);
             act(self);
-            guard.restore(&self.1)
+            guard.restore(&self.1, &mut repositories)
         }
     }
 
@@ -380,15 +475,15 @@ mod tests {
     #[test]
     fn overlapping_calls_are_compared_with_the_first_state() {
         let repo = Repo::with(PLAIN);
-        let mut guard = GitGuard::default();
-        guard.checkpoint(&repo.1);
+        let (mut guard, mut repositories) = (GitGuard::default(), Repositories::default());
+        guard.checkpoint(&repo.1, &mut repositories);
         repo.write("[core]\n\tfsmonitor = evil\n\tpager = less\n");
-        guard.checkpoint(&repo.1);
-        assert_eq!(guard.restore(&repo.1).len(), 1);
+        guard.checkpoint(&repo.1, &mut repositories);
+        assert_eq!(guard.restore(&repo.1, &mut repositories).len(), 1);
         repo.write("[core]\n\tfsmonitor = again\n\tpager = less\n");
-        assert_eq!(guard.restore(&repo.1).len(), 1);
+        assert_eq!(guard.restore(&repo.1, &mut repositories).len(), 1);
         assert!(!repo.read().contains("fsmonitor"));
-        assert!(guard.restore(&repo.1).is_empty(), "nothing recorded, nothing done");
+        assert!(guard.restore(&repo.1, &mut repositories).is_empty(), "nothing recorded, nothing done");
     }
 
     fn put(repo: &Repo, name: &str, content: &str) {
@@ -535,5 +630,125 @@ mod tests {
             assert!(notes.len() == 1 && notes[0].starts_with("could not put back .git"), "{notes:?}");
             assert!(notes[0].contains(if link { "a symbolic link now" } else { "a file now" }), "{notes:?}");
         }
+    }
+
+    #[test]
+    fn repositories_below_the_top_are_compared_too() {
+        let repo = Repo::new();
+        put(&repo, "sub/one/.git/config", PLAIN);
+        put(&repo, "two/.git", "gitdir: ../main/.git/worktrees/two\n");
+        let notes = repo.after(|repo| {
+            put(repo, "sub/one/.git/config", "[core]\n\tfsmonitor = evil\n\tpager = less\n");
+            put(repo, "two/.git", "gitdir: ../evil\n");
+        });
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes.iter().any(|note| note.starts_with("put back core.fsmonitor in sub/one/.git/config:")));
+        assert!(notes.iter().any(|note| note.starts_with("put back two/.git (gitdir: ../main")));
+        assert!(!get(&repo, "sub/one/.git/config").unwrap().contains("evil"));
+        assert!(!get(&repo, "two/.git").unwrap().contains("evil"));
+        let notes = repo.after(|repo| {
+            put(repo, "three/.git/config", "[core]\n\tfsmonitor = x\n");
+            put(repo, "three/.git/hooks/pre-commit", "x");
+            put(repo, "four/.git", "gitdir: ../three/.git/worktrees/four\n");
+            put(repo, "five/.git", "gitdir: ../three/.git/worktrees/../../../plain\n");
+            put(repo, "six/.git/config", "[core]\n\tbare = false\n");
+        });
+        assert_eq!(
+            notes,
+            [
+                "created_executable_config: five/.git now names a repository elsewhere",
+                "created_executable_config: core.fsmonitor in three/.git/config",
+                "created_executable_config: three/.git/hooks/pre-commit",
+            ]
+        );
+        assert!(get(&repo, "three/.git/config").unwrap().contains("fsmonitor"), "its own: left alone");
+        assert!(repo.after(|repo| std::fs::remove_dir_all(repo.0.path().join("sub")).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn hooks_are_put_back_with_their_modes_and_new_ones_removed() {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |repo: &Repo, name: &str| {
+            std::fs::metadata(repo.0.path().join(name)).unwrap().permissions().mode() & 0o777
+        };
+        let chmod = |repo: &Repo, name: &str, mode| {
+            std::fs::set_permissions(repo.0.path().join(name), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        for at in [".git/hooks", "sub/.git/hooks", ".git/modules/m/hooks", "sub/.git/modules/a/b/hooks"] {
+            let repo = Repo::new();
+            put(&repo, &format!("{at}/../HEAD"), "ref: refs/heads/main\n");
+            for name in ["changed", "removed", "enabled", "linked", "update.sample"] {
+                put(&repo, &format!("{at}/{name}"), "good");
+                chmod(&repo, &format!("{at}/{name}"), if name == "enabled" { 0o644 } else { 0o755 });
+            }
+            let large = "x".repeat(100 * 1024);
+            put(&repo, &format!("{at}/large"), &large);
+            let notes = repo.after(|repo| {
+                put(repo, &format!("{at}/changed"), "evil");
+                std::fs::remove_file(repo.0.path().join(format!("{at}/removed"))).unwrap();
+                chmod(repo, &format!("{at}/enabled"), 0o755);
+                std::fs::remove_file(repo.0.path().join(format!("{at}/linked"))).unwrap();
+                symlink("changed", repo.0.path().join(format!("{at}/linked"))).unwrap();
+                put(repo, &format!("{at}/added"), "evil");
+                symlink("x", repo.0.path().join(format!("{at}/post-commit"))).unwrap();
+                put(repo, &format!("{at}/update.sample"), "anything");
+                put(repo, &format!("{at}/large"), &large.replace('x', "y"));
+            });
+            for (name, verb) in [
+                ("changed", "put back"),
+                ("removed", "put back"),
+                ("enabled", "put back"),
+                ("linked", "put back"),
+                ("added", "removed"),
+                ("post-commit", "removed"),
+                ("large", "could not put back"),
+            ] {
+                let line = format!("{verb} {at}/{name}: git would run it on the host");
+                assert!(notes.contains(&line), "{line}: {notes:?}");
+            }
+            assert_eq!(notes.len(), 7, "{notes:?}");
+            for (name, wanted) in
+                [("changed", 0o755), ("removed", 0o755), ("enabled", 0o644), ("linked", 0o755)]
+            {
+                let name = format!("{at}/{name}");
+                assert_eq!(
+                    (get(&repo, &name).as_deref(), mode(&repo, &name)),
+                    (Some("good"), wanted),
+                    "{name}"
+                );
+                assert!(!repo.0.path().join(&name).is_symlink());
+            }
+            for name in ["added", "post-commit", "large"] {
+                assert!(repo.0.path().join(at).join(name).symlink_metadata().is_err(), "{name} does not run");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hook_is_found_among_thousands_of_files() {
+        let repo = Repo::with(PLAIN);
+        put(&repo, ".git/hooks/zz", "mine");
+        let notes = repo.after(|repo| {
+            for number in 0..2000 {
+                put(repo, &format!(".git/hooks/a{number}"), "");
+            }
+            put(repo, ".git/hooks/zz", "evil");
+            put(repo, ".git/hooks/pre-commit", "evil");
+        });
+        assert_eq!(get(&repo, ".git/hooks/zz").as_deref(), Some("mine"));
+        assert_eq!(get(&repo, ".git/hooks/pre-commit"), None);
+        assert!(notes.len() <= MAX_NOTES + 1 && notes.last().unwrap().contains("more remarks"), "{notes:?}");
+    }
+
+    #[test]
+    fn what_was_put_back_is_told_before_what_was_created() {
+        let repo = Repo::with(PLAIN);
+        let notes = repo.after(|repo| {
+            for number in 0..30 {
+                put(repo, &format!("a{number}/.git/hooks/pre-commit"), "");
+            }
+            repo.write("[core]\n\tfsmonitor = evil\n\tpager = less\n");
+        });
+        assert!(notes[0].starts_with("put back core.fsmonitor"), "{notes:?}");
     }
 }

@@ -14,7 +14,7 @@ use oxibot_proto::codec::{self, DecodeError, Decoder, EncodeError};
 use super::confine::Confined;
 use super::edit::{Change, edit};
 use super::fault::Fault;
-use super::gitguard::GitGuard;
+use super::gitguard::{GitGuard, Repositories};
 use super::read::{Wanted, read};
 use super::search;
 use super::spill::Spills;
@@ -93,6 +93,7 @@ pub(super) struct Worker {
     spills: Spills,
     transfers: Transfers,
     git: GitGuard,
+    repositories: Repositories,
 }
 
 impl Worker {
@@ -103,6 +104,7 @@ impl Worker {
             spills: Spills::default(),
             transfers: Transfers::default(),
             git: GitGuard::default(),
+            repositories: Repositories::default(),
         }
     }
 
@@ -147,9 +149,9 @@ impl Worker {
             }
             FilesWork::PutClose { transfer } => {
                 let mut git = GitGuard::default();
-                git.checkpoint(workspace);
+                git.checkpoint(workspace, &mut self.repositories);
                 let closed = self.transfers.put_close(transfer);
-                git.restore(workspace);
+                git.restore(workspace, &mut self.repositories);
                 closed.map(|()| FilesResult::Done)
             }
             FilesWork::PutAbort { transfer } => {
@@ -167,19 +169,24 @@ impl Worker {
                 Ok(FilesResult::Done)
             }
             FilesWork::GitCheckpoint => {
-                self.git.checkpoint(workspace);
+                self.git.checkpoint(workspace, &mut self.repositories);
                 Ok(FilesResult::Done)
             }
-            FilesWork::GitRestore => Ok(FilesResult::Notes(self.git.restore(workspace))),
+            FilesWork::GitRestore => {
+                Ok(FilesResult::Notes(self.git.restore(workspace, &mut self.repositories)))
+            }
         }
     }
 
     /// A file tool can write `.git/config` as well as a command can: the same keys are put back.
-    fn written(&self, act: impl FnOnce(&Workspace) -> Result<String, Fault>) -> Result<FilesResult, Fault> {
+    fn written(
+        &mut self,
+        act: impl FnOnce(&Workspace) -> Result<String, Fault>,
+    ) -> Result<FilesResult, Fault> {
         let mut git = GitGuard::default();
-        git.checkpoint(&self.workspace);
+        git.checkpoint(&self.workspace, &mut self.repositories);
         let done = act(&self.workspace);
-        let notes = git.restore(&self.workspace);
+        let notes = git.restore(&self.workspace, &mut self.repositories);
         let mut text = done?;
         for note in notes {
             text.push_str(&note);

@@ -18,7 +18,7 @@ use super::broker::Broker;
 use super::calls::{Body, Call, Finished, Plan, Shape};
 use super::{environment, policy};
 use crate::tools::{self, ToolRequest};
-use crate::wire::{FilesWork, Job};
+use crate::wire::{FilesWork, Job, Sockets};
 
 /// Calls of one connection that may wait for a slot.
 const MAX_QUEUED: usize = 64;
@@ -26,6 +26,8 @@ const MAX_QUEUED: usize = 64;
 const MAX_ARGV: usize = 900 * 1024;
 /// Bytes of a claimed name that are kept.
 const MAX_CLAIM: usize = 256;
+/// File mode creation mask of a call.
+const UMASK: u32 = 0o022;
 /// Deadline of a file tool.
 const FILES_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -252,7 +254,15 @@ impl Broker {
     fn plan(&self, place: usize, argv: Vec<Vec<u8>>, directory: Vec<u8>, shape: Shape) -> Body {
         let workspace = self.places.get(place).map(|place| place.workspace.bytes()).unwrap_or_default();
         let environment = environment::build(&workspace, &self.fixed.machine, &self.fixed.settings.sandbox);
-        let job = Job { argv, environment, directory, limits: self.fixed.settings.limits };
+        let job = Job {
+            argv,
+            environment,
+            directory,
+            limits: self.fixed.settings.limits,
+            umask: UMASK,
+            // Until it is launched nobody knows better.
+            sockets: Sockets::search(),
+        };
         Body::Planned(Box::new(Plan::new(job, shape)))
     }
 

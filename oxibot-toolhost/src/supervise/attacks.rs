@@ -15,10 +15,12 @@ use super::broker::Broker;
 use super::calls::{Body, Call, Finished, Plan, Shape};
 use super::environment;
 use crate::wall::attack::{Answer, Attack, Targets, all};
-use crate::wire::Job;
+use crate::wire::{Job, Sockets};
 
 /// Longest one attack may take.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Of every call.
+const UMASK: u32 = 0o022;
 /// The workspace that is attacked: the default one.
 const PLACE: usize = 0;
 
@@ -97,6 +99,8 @@ impl Broker {
                     environment: Vec::new(),
                     directory: Vec::new(),
                     limits: attack.limits(self.fixed.settings.limits),
+                    umask: UMASK,
+                    sockets: Sockets::search(),
                 };
                 return self.begin_attack(link, attack, job, now);
             } else {

@@ -14,12 +14,14 @@ use oxibot_proto::settings::Limits;
 
 use crate::wall::attack::{Attack, Targets, Verdict, argv_of_many, fixed};
 use crate::wall::{ReadyInit, RunningInit, Zygote, ZygoteEvent};
-use crate::wire::{FromInit, Job, Profile, ToZygote, WallFault};
+use crate::wire::{FromInit, Job, Profile, Sockets, ToZygote, WallFault};
 
 /// Calls the attacks are spread over: as many as run at once on a small machine.
 const CALLS: usize = 2;
 /// Fewest attacks that prove anything.
 pub(crate) const FEWEST: usize = 30;
+/// Of every call.
+const UMASK: u32 = 0o022;
 /// Longest it may take. An attack that hangs is no proof.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -90,6 +92,9 @@ impl Battery {
             directory: Vec::new(),
             // The ordinary ones: configured ones may be too small for this program, and change no rule.
             limits: Limits::default(),
+            umask: UMASK,
+            // Attackers aim at sockets outside the workspace; looking through it could take longer than all of them.
+            sockets: Sockets { known: Vec::new(), named: Vec::new(), search: false },
         };
         let null = || -> Result<OwnedFd, Unproven> {
             let copy = self.null.try_clone().map_err(|error| Unproven::Failed(error.to_string()))?;
@@ -151,7 +156,8 @@ fn next_init(zygote: &mut Zygote, until: Instant) -> Result<ReadyInit, Unproven>
 fn end_of(call: &mut RunningInit, until: Instant) -> Result<Option<i32>, Unproven> {
     loop {
         match call.receive()? {
-            Some(FromInit::Running | FromInit::Refused(_)) => {}
+            Some(FromInit::Running | FromInit::Refused(_) | FromInit::Sockets(_)) => {}
+            Some(FromInit::Unsafe(denial)) => return Err(Unproven::Failed(denial.reason)),
             Some(FromInit::NotStarted { fault, exec: _ }) => return Err(fault.into()),
             Some(FromInit::BadDirectory(denial)) => return Err(Unproven::Failed(denial.reason)),
             Some(FromInit::Ended(ending)) => return Ok(ending.exit_code),

@@ -24,6 +24,7 @@ use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
 use super::log;
 use super::place::{Place, Role};
+use super::sockets::Listing;
 use super::transfer::Transfer;
 use crate::wall::Nursery;
 
@@ -65,6 +66,7 @@ pub(crate) struct Broker {
     pub(crate) audit: Audit,
     pub(crate) stop: StopSwitch,
     pub(crate) log: log::Limited,
+    pub(crate) listing: Listing,
     pub(crate) buffer: Vec<u8>,
     pub(crate) control: Option<ControlSocket>,
     /// Targets of a toolhost that was started to be attacked.
@@ -114,12 +116,13 @@ pub(crate) struct Parts {
     pub(crate) control: Option<ControlSocket>,
     pub(crate) range: Option<Range>,
     pub(crate) signals: SignalFd,
+    pub(crate) listing: Listing,
 }
 
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fixed, nursery, places, main, audit, stop, control, range, signals } = parts;
+        let Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing } = parts;
         let mut broker = Self {
             fixed,
             places,
@@ -130,6 +133,7 @@ impl Broker {
             audit,
             stop,
             log: log::Limited::default(),
+            listing,
             buffer: vec![0; BUFFER],
             control,
             range,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use nix::poll::PollFlags;
-use oxibot_proto::message::{OutputChunk, Started, Stream, ToMain};
+use oxibot_proto::message::{Level, OutputChunk, Started, Stream, ToMain};
 
 use super::broker::Broker;
 use super::calls::{Body, Call, millis};
@@ -94,6 +94,7 @@ impl Broker {
                 let Some(place) = self.places.get_mut(index) else { break };
                 let Some(init) = place.ready.pop_front() else { break };
                 left -= 1;
+                self.beware(key, index, now);
                 let null = &self.fixed.null;
                 let process = self.calls.get_mut(&key).and_then(Call::process_mut);
                 let todo = process.map(|process| process.launch(init, null, now)).unwrap_or_default();
@@ -108,6 +109,19 @@ impl Broker {
             let mut answers = place.tools.pump();
             answers.extend(place.bulk.pump());
             self.answers(index, answers, now);
+        }
+    }
+
+    /// Tells a call about to be launched which sockets are not its own. Without namespaces it can make none to connect.
+    fn beware(&mut self, key: u64, index: usize, now: Instant) {
+        let accompanied = self.calls.iter().any(|(other, call)| {
+            *other != key && call.place == index && call.process().is_some_and(Process::runs)
+        });
+        let Some(place) = self.places.get(index).filter(|place| place.level() == Level::Full) else { return };
+        let listed = self.listing.now();
+        let (sockets, search) = place.others.ask(listed.as_deref(), accompanied, now);
+        if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
+            process.beware(sockets, search);
         }
     }
 
@@ -241,10 +255,16 @@ impl Broker {
     }
 
     pub(crate) fn init_talks(&mut self, key: u64, flags: PollFlags, now: Instant) {
-        let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) else { return };
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        let index = call.place;
+        let Some(process) = call.process_mut() else { return };
         let todo = process.listen(now);
+        let found = process.take_found();
         if flags.contains(PollFlags::POLLHUP) {
             process.init_hung_up();
+        }
+        if let (Some(place), Some((search, found))) = (self.places.get_mut(index), found) {
+            place.others.found(search, found);
         }
         self.carry_out(key, todo, now);
     }

@@ -182,7 +182,8 @@ impl Life {
 
     fn said(&mut self, said: FromInit, now: Instant) -> Vec<Do> {
         match said {
-            FromInit::Running => return Vec::new(),
+            // Taken by the process, which knows its place.
+            FromInit::Running | FromInit::Sockets(_) => return Vec::new(),
             FromInit::Refused(refusal) => {
                 if self.refusals.len() < MAX_REFUSALS && !self.refusals.contains(&refusal) {
                     self.refusals.push(refusal);
@@ -195,7 +196,7 @@ impl Life {
             FromInit::NotStarted { fault, exec: false } => {
                 self.refused.get_or_insert(Outcome::Internal { message: fault.to_string() });
             }
-            FromInit::BadDirectory(denial) => self.refuse_directory(denial),
+            FromInit::BadDirectory(denial) | FromInit::Unsafe(denial) => self.refuse(denial),
             FromInit::Ended(ending) => {
                 self.ending.get_or_insert(ending);
             }
@@ -206,7 +207,7 @@ impl Life {
         Vec::new()
     }
 
-    fn refuse_directory(&mut self, denial: Denial) {
+    fn refuse(&mut self, denial: Denial) {
         self.refused.get_or_insert(Outcome::Denied(denial));
     }
 

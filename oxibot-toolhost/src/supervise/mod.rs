@@ -4,7 +4,7 @@
 //! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `calls`, `drive` and `conclude` (calls become
 //! results), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `spill`, `collect`,
-//! `seen`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
+//! `seen`, `sockets`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
 //! path that a model chose, looking into what a program printed.
 
 mod admit;
@@ -35,6 +35,7 @@ mod recorded;
 mod requests;
 mod seen;
 mod settings;
+mod sockets;
 mod spill;
 mod start;
 mod transfer;

@@ -9,6 +9,7 @@ use oxibot_proto::message::{Level, Proven};
 
 use super::battery::{Battery, Unproven};
 use super::desk::{Answer, Desk};
+use super::sockets::Others;
 use super::workspace::Workspace;
 use crate::wall::{Nursery, ReadyInit, Zygote, ZygoteEvent};
 use crate::wire::{Profile, ToZygote, WallFault};
@@ -55,6 +56,7 @@ pub(crate) enum Happened {
 pub(crate) struct Place {
     pub(crate) workspace: Workspace,
     profile: Profile,
+    pub(crate) others: Others,
     zygote: Option<Zygote>,
     level: Level,
     /// How the wall of this profile was proven. Later zygotes of it only verify themselves.
@@ -73,6 +75,7 @@ impl Place {
     pub(crate) fn new(workspace: Workspace, profile: Profile, level: Level, now: Instant) -> Self {
         Self {
             workspace,
+            others: Others::new(&profile),
             profile,
             zygote: None,
             level,

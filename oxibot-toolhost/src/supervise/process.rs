@@ -15,9 +15,10 @@ use oxibot_proto::message::{CHUNK_WINDOW, Stream};
 
 use super::collect::Collector;
 use super::life::{Do, Event, Life};
+use super::sockets::Asked;
 use super::spill::Spill;
 use crate::wall::{ReadyInit, RunningInit};
-use crate::wire::Job;
+use crate::wire::{FoundSockets, FromInit, Job, Sockets};
 
 /// Reads from one pipe before others get their turn.
 const READS_A_TURN: usize = 4;
@@ -112,6 +113,10 @@ pub(crate) struct Process {
     pub(crate) streams: Streams,
     pub(crate) guard: Guard,
     job: Option<Job>,
+    /// The search for sockets its init was asked for.
+    search: Option<Asked>,
+    /// What that search found.
+    found: Option<FoundSockets>,
     init: Option<RunningInit>,
     init_talks: bool,
     finish_by: Option<Instant>,
@@ -120,12 +125,41 @@ pub(crate) struct Process {
 impl Process {
     /// A program that waits for an init.
     pub(crate) fn new(job: Job, life: Life, streams: Streams, guard: Guard) -> Self {
-        Self { life, streams, guard, job: Some(job), init: None, init_talks: false, finish_by: None }
+        Self {
+            life,
+            streams,
+            guard,
+            job: Some(job),
+            search: None,
+            found: None,
+            init: None,
+            init_talks: false,
+            finish_by: None,
+        }
     }
 
     /// Whether it can be given an init now.
     pub(crate) fn waits_for_init(&self) -> bool {
         self.life.waits() && self.guard != Guard::Recording
+    }
+
+    /// What its init has to do about sockets of others, and the search that this asks for.
+    pub(crate) fn beware(&mut self, sockets: Sockets, search: Option<Asked>) {
+        if let Some(job) = &mut self.job {
+            job.sockets = sockets;
+        }
+        self.search = search;
+    }
+
+    /// What its init found, once.
+    pub(crate) fn take_found(&mut self) -> Option<(Option<Asked>, FoundSockets)> {
+        let found = self.found.take()?;
+        Some((self.search.take(), found))
+    }
+
+    /// Whether its program may be running.
+    pub(crate) fn runs(&self) -> bool {
+        !self.life.waits() && self.finish_by.is_none()
     }
 
     /// Hands the job to an init.
@@ -172,6 +206,7 @@ impl Process {
         let mut todo = Vec::new();
         while let Some(init) = &mut self.init {
             match init.receive() {
+                Ok(Some(FromInit::Sockets(found))) => self.found = Some(found),
                 Ok(Some(said)) => todo.extend(self.life.on(Event::Said(said), now)),
                 Ok(None) => break,
                 Err(_) => {

@@ -25,6 +25,7 @@ use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
 use super::settings::{self, SettingsError};
+use super::sockets::Listing;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
 use super::{log, process, prove};
 use crate::sys;
@@ -148,13 +149,14 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
         id_prefix: name,
         wall,
     };
+    let listing = Listing::open();
     confine::confine(open.run.as_ref())?;
     open.audit.start(fixed.wall.level, &fixed.wall.protections)?;
 
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
     let range = proof.range;
-    let parts = Parts { fixed, nursery, places, main, audit, stop, control, range, signals };
+    let parts = Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing };
     Ok(Broker::new(parts))
 }
 

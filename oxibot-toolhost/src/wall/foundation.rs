@@ -53,6 +53,7 @@ fn full(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
     let canary = if nix::unistd::geteuid().is_root() {
         let namespace = identity.user_namespace()?;
         unshare(shared).step("unshare mount, UTS and cgroup namespaces")?;
+        name_host()?;
         let mapping = identity.mapped().then_some(namespace.as_fd());
         let canary = view::build(&order.profile, identity, mapping)?;
         identity.enter(&namespace)?;
@@ -60,12 +61,20 @@ fn full(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
     } else {
         unshare(CloneFlags::CLONE_NEWUSER | shared).step("unshare user, mount, UTS and cgroup namespaces")?;
         identity.map_self()?;
+        name_host()?;
         view::build(&order.profile, identity, None)?
     };
     // What inits need: mounting, the loopback, emptying the bounding set. In our own user namespace only.
     privileges::keep(&[Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_SETPCAP])?;
     shut()?;
     Ok(canary)
+}
+
+/// The host's name is the host's business. This one is in `/etc/hosts` everywhere, so that looking oneself up works.
+fn name_host() -> Result<(), WallFault> {
+    let step = "name the host of calls";
+    nix::unistd::sethostname("localhost").step(step)?;
+    sys::clear_domain_name().step(step)
 }
 
 /// What every zygote with a wall ends its preparation with.

@@ -44,13 +44,12 @@ pub(super) const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32",
 
 /// What programs need of `/etc`: names, resolver and loader configuration, certificates, shell start-up. Never
 /// `shadow`, `ssl/private`, `ssh`, `sudoers` or anything else that may hold a secret.
-pub(super) const ETC: [&str; 46] = [
+pub(super) const ETC: [&str; 45] = [
     "passwd",
     "group",
     "nsswitch.conf",
     "hosts",
     "host.conf",
-    "hostname",
     "gai.conf",
     "networks",
     "services",

@@ -26,6 +26,7 @@ use super::fault::{Step, fault};
 use super::identity::Namespaces;
 use super::orders::{FromPayload, Plan};
 use super::payload::{self, Parts};
+use super::sockets::{self, Hidden};
 use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
 use crate::wire::{Ending, FromInit, Job, LimitEvents, Profile, WallFault};
@@ -156,7 +157,14 @@ fn start(
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let workspace = open(path, flags, Mode::empty()).step_on("open", path.display())?;
     match ground.plan {
-        Plan::Full => private::guard(workspace.as_fd(), &ground.profile.protect)?,
+        Plan::Full => {
+            private::guard(workspace.as_fd(), &ground.profile.protect)?;
+            match sockets::hide(&ground.profile, ground.abi, &job.sockets)? {
+                Hidden::Yes(None) => {}
+                Hidden::Yes(Some(found)) => channel.send(&FromInit::Sockets(found), &[])?,
+                Hidden::No(denial) => return Ok(Started::Refused(FromInit::Unsafe(denial))),
+            }
+        }
         Plan::Bare | Plan::Off => {}
     }
     let processes = usize::try_from(job.limits.processes).unwrap_or(usize::MAX);

@@ -11,6 +11,8 @@ const MIB: u64 = 1 << 20;
 const LOCKED_MEMORY: u64 = 64 * MIB;
 /// Queued signals.
 const PENDING_SIGNALS: u64 = 4096;
+/// Bytes in POSIX message queues: the kernel's own default.
+const MESSAGE_QUEUES: u64 = 819_200;
 /// Seconds between SIGXCPU, which a program may handle, and SIGKILL.
 const CPU_GRACE: u64 = 2;
 
@@ -30,6 +32,10 @@ pub(super) fn apply(limits: &Limits, others: u64) -> Result<(), WallFault> {
         (Resource::RLIMIT_NOFILE, u64::from(limits.open_files)),
         (Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY),
         (Resource::RLIMIT_SIGPENDING, PENDING_SIGNALS),
+        (Resource::RLIMIT_MSGQUEUE, MESSAGE_QUEUES),
+        // Where sound programs may have real time, a call may not: it would have a processor for itself.
+        (Resource::RLIMIT_RTPRIO, 0),
+        (Resource::RLIMIT_NICE, 0),
     ];
     for (resource, bound) in bounds {
         lower(resource, bound, bound)?;

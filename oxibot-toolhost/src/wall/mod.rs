@@ -29,6 +29,7 @@ mod privileges;
 mod protections;
 mod ruleset;
 mod seccomp;
+mod sockets;
 mod verify;
 mod view;
 mod zygote;

@@ -85,7 +85,7 @@ fn become_program(
     limits::apply(&job.limits, others)?;
     // After every mount, and by the workspace handle: a path given by a model is never looked up from "/".
     enter_directory(workspace, path_of(&ground.profile.workspace), &job.directory)?;
-    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    nix::sys::stat::umask(Mode::from_bits_truncate(job.umask));
     match ground.plan {
         Plan::Full | Plan::Bare => confine(ground, rules)?,
         Plan::Off => {}

@@ -22,6 +22,9 @@ const INODES_PER_MB: u64 = 256;
 /// Size of `/dev/shm`: for semaphores and small segments. Counted apart from `/tmp`.
 const SHM_OPTIONS: &str = "size=64m,nr_inodes=4096,mode=1777";
 
+/// Of `/proc`, what shows a user's own things and no namespace divides: keys, by their names, and who has how many.
+const EMPTY: [&str; 2] = ["/proc/keys", "/proc/key-users"];
+
 /// Mounts what a call has for itself.
 pub(super) fn mount_all(profile: &Profile) -> Result<(), WallFault> {
     let beneath = beneath_private(profile);
@@ -69,7 +72,14 @@ fn beneath_private(profile: &Profile) -> Vec<PathBuf> {
 /// read-only here, and writing has no Landlock rule.
 fn private_proc() -> Result<(), WallFault> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
-    mount(Some("proc"), "/proc", Some("proc"), flags, Some("hidepid=2")).step("mount a private /proc")
+    mount(Some("proc"), "/proc", Some("proc"), flags, Some("hidepid=2")).step("mount a private /proc")?;
+    for name in EMPTY {
+        match mount::<_, _, str, str>(Some("/dev/null"), name, None, MsFlags::MS_BIND, None) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(fault(format!("empty {name}"), errno)),
+        }
+    }
+    Ok(())
 }
 
 /// Brings the loopback of this network namespace up, so that a call can talk to its own servers.

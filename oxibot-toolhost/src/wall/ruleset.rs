@@ -39,7 +39,8 @@ fn rights(allowed: Use) -> BitFlags<AccessFs> {
         Use::Read => read,
         Use::Run => read | A::Execute,
         Use::Device => A::ReadFile | A::WriteFile | A::Truncate | A::IoctlDev,
-        // All but MakeChar, MakeBlock and IoctlDev: a workspace holds no devices.
+        // All but MakeChar, MakeBlock and IoctlDev: a workspace holds no devices. And no ResolveUnix: sockets of its own
+        // domain, which is those it made itself, a call may connect to without a rule.
         Use::Write => {
             read | A::Execute
                 | A::WriteFile
@@ -52,7 +53,6 @@ fn rights(allowed: Use) -> BitFlags<AccessFs> {
                 | A::MakeSym
                 | A::Refer
                 | A::Truncate
-                | A::ResolveUnix
         }
     }
 }

@@ -344,6 +344,20 @@ fn without_namespaces(rules: &mut Rules) -> Result<(), WallFault> {
     Ok(())
 }
 
+/// Init is of the same user: a call that limits its memory would have it die, and that is reported as a fault of ours.
+fn nothing_aimed_at_init(rules: &mut Rules) -> Result<(), WallFault> {
+    const INIT: i32 = 1;
+    for call in OTHERS {
+        rules.insert(call, vec![equals(0, INIT)?]);
+    }
+    // `which` is a process, or everybody of this user, where `who` may be 0 for ourselves; other numbers for ioprio_set.
+    for (call, process, user) in [(libc::SYS_setpriority, 0, 2), (libc::SYS_ioprio_set, 1, 3)] {
+        let init = vec![condition(0, SeccompCmpOp::Eq, process)?, condition(1, SeccompCmpOp::Eq, 1)?];
+        rules.insert(call, vec![rule(init)?, equals(0, user)?]);
+    }
+    Ok(())
+}
+
 /// The small filter, installed by each payload after its last mount. `above`: processes and process groups a call
 /// without a PID namespace must not signal. From Landlock ABI 6 on its scope covers them and everybody else; before it,
 /// this keeps a call from ending whoever ends it.
@@ -354,7 +368,7 @@ pub(super) fn payload_filter(plan: Plan, above: &Above) -> Result<BpfProgram, Wa
         NAMESPACE_FLAGS.iter().map(|flag| has_bits(0, flag.cast_unsigned())).collect::<Result<_, _>>()?,
     );
     match plan {
-        Plan::Full => {}
+        Plan::Full => nothing_aimed_at_init(&mut rules)?,
         Plan::Bare | Plan::Off => {
             without_namespaces(&mut rules)?;
             for call in SIGNALLING {

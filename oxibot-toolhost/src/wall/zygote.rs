@@ -27,7 +27,7 @@ use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
 use super::{cgroup, family, grants, privileges, protections};
 use crate::sys::{self, Cloned};
-use crate::wire::{FromInit, FromZygote, Job, Obtained, ToZygote, WallFault};
+use crate::wire::{FromInit, FromZygote, Job, Obtained, Sockets, ToZygote, WallFault};
 
 /// Longest the probe call may take, in milliseconds.
 const PROBE_TIMEOUT_MS: u16 = 8_000;
@@ -182,13 +182,18 @@ impl Zygote {
             environment: vec![],
             directory: vec![],
             limits: Limits::default(),
+            umask: 0o022,
+            // It is our own binary and does nothing.
+            sockets: Sockets { known: vec![], named: vec![], search: false },
         };
         let mut call = ReadyInit::new(pidfd, socket).start(&job, [null()?, null()?, null()?])?;
         match call.wait(PROBE_TIMEOUT_MS)? {
             FromInit::Running => {}
             FromInit::NotStarted { fault, exec: _ } => return Err(fault),
-            FromInit::BadDirectory(denial) => return Err(fault("enter the workspace", denial.reason)),
-            FromInit::Ended(_) | FromInit::Refused(_) => {
+            FromInit::BadDirectory(denial) | FromInit::Unsafe(denial) => {
+                return Err(fault("enter the workspace", denial.reason));
+            }
+            FromInit::Ended(_) | FromInit::Refused(_) | FromInit::Sockets(_) => {
                 return Err(fault("probe the wall", "the call ended before it ran"));
             }
         }
@@ -199,7 +204,9 @@ impl Zygote {
             }
             FromInit::Running
             | FromInit::Refused(_)
+            | FromInit::Sockets(_)
             | FromInit::NotStarted { .. }
+            | FromInit::Unsafe(_)
             | FromInit::BadDirectory(_) => Err(fault("probe the wall", "the call was reported twice")),
         }
     }

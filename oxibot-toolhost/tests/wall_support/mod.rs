@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oxibot_proto::settings::Limits;
 use oxibot_toolhost::wall::{Nursery, ReadyInit, RunningInit, Zygote, ZygoteEvent};
-use oxibot_toolhost::wire::{Ending, FromInit, Job, Profile, Refusal, ToZygote, Wanted};
+use oxibot_toolhost::wire::{
+    Ending, FoundSockets, FromInit, Job, Profile, Refusal, Sockets, ToZygote, Wanted,
+};
 
 /// Longest any single step of a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -95,7 +97,7 @@ impl Wall {
         let (output, write) = std::io::pipe().unwrap();
         let again = write.try_clone().unwrap();
         let running = init.start(job, [null.into(), write.into(), again.into()]).unwrap();
-        Call { running, output: output.into(), refusals: Vec::new() }
+        Call { running, output: output.into(), refusals: Vec::new(), sockets: None }
     }
 }
 
@@ -104,6 +106,8 @@ pub struct Call {
     pub output: OwnedFd,
     /// What the filter refused so far.
     pub refusals: Vec<Refusal>,
+    /// What a search for sockets found.
+    pub sockets: Option<FoundSockets>,
 }
 
 impl Call {
@@ -112,6 +116,7 @@ impl Call {
         loop {
             match self.running.receive().unwrap() {
                 Some(FromInit::Refused(refusal)) => self.refusals.push(refusal),
+                Some(FromInit::Sockets(found)) => self.sockets = Some(found),
                 Some(word) => return word,
                 None => {}
             }
@@ -136,9 +141,9 @@ impl Call {
             },
             _ => None,
         };
-        let refusals = std::mem::take(&mut self.refusals);
+        let (refusals, sockets) = (std::mem::take(&mut self.refusals), self.sockets.take());
         drop(self);
-        Ran { first, ending, refusals, output: reader.join().unwrap() }
+        Ran { first, ending, refusals, sockets, output: reader.join().unwrap() }
     }
 }
 
@@ -147,6 +152,7 @@ pub struct Ran {
     pub first: FromInit,
     pub ending: Option<Ending>,
     pub refusals: Vec<Refusal>,
+    pub sockets: Option<FoundSockets>,
     pub output: String,
 }
 
@@ -179,6 +185,8 @@ pub fn program(argv: &[&str]) -> Job {
         .to_vec(),
         directory: vec![],
         limits: Limits::default(),
+        umask: 0o022,
+        sockets: Sockets::search(),
     }
 }
 
