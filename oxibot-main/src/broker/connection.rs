@@ -236,7 +236,8 @@ impl Task {
                     | ToToolhost::Get(_)
                     | ToToolhost::Taken(_)
                     | ToToolhost::Status
-                    | ToToolhost::Stop(_) => return Ok(()),
+                    | ToToolhost::Stop(_)
+                    | ToToolhost::Attack => return Ok(()),
                 };
                 self.ledger.call(number, tool, run, pending);
                 self.refusable(number, &message)
@@ -290,7 +291,8 @@ impl Task {
                     | ToToolhost::Get(_)
                     | ToToolhost::Taken(_)
                     | ToToolhost::Status
-                    | ToToolhost::Stop(_) => false,
+                    | ToToolhost::Stop(_)
+                    | ToToolhost::Attack => false,
                 };
                 if known { self.send(&message) } else { Ok(()) }
             }
@@ -370,7 +372,9 @@ impl Task {
                 | ToMain::GetChunk(_)
                 | ToMain::TransferEnd(_)
                 | ToMain::Status(_)
-                | ToMain::Stopped(_)) => {
+                | ToMain::Stopped(_)
+                | ToMain::Attacked(_)
+                | ToMain::AttackDone(_)) => {
                     self.ledger.accept(message).map_err(|violation| broke(&violation))?;
                 }
             }

@@ -105,6 +105,8 @@ fn accept(message: ToMain) -> Result<ToolhostHello, BrokerError> {
         | ToMain::GetChunk(_)
         | ToMain::TransferEnd(_)
         | ToMain::Status(_)
-        | ToMain::Stopped(_) => Err(BrokerError::Greeting("it did not say hello first".into())),
+        | ToMain::Stopped(_)
+        | ToMain::Attacked(_)
+        | ToMain::AttackDone(_) => Err(BrokerError::Greeting("it did not say hello first".into())),
     }
 }

@@ -154,6 +154,8 @@ fn answer(stream: &mut UnixStream) -> io::Result<Stopped> {
                 | ToMain::GetChunk(_)
                 | ToMain::TransferEnd(_)
                 | ToMain::Status(_)
+                | ToMain::Attacked(_)
+                | ToMain::AttackDone(_)
                 | ToMain::Bye(_) => {
                     return Err(io::Error::other(format!("it answered {}", message.name())));
                 }
