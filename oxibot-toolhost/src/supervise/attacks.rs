@@ -90,7 +90,7 @@ impl Broker {
                 return;
             }
             let profile = self.places.get(PLACE).map(|place| place.profile());
-            let granted = profile.and_then(|profile| attack.granted(profile));
+            let granted = profile.and_then(|profile| attack.granted(profile, &range.targets));
             let reason = if let Some(granted) = granted {
                 granted.to_owned()
             } else if range.targets.serve(attack.needs()) {
@@ -267,6 +267,6 @@ mod tests {
         let status = i32::from(Answer::Held(Some(nix::errno::Errno::ENOENT)).status());
         let finished = ended(Outcome::Completed, Some(status));
         let (_, mechanism, detail) = judge(find("read-shadow").unwrap(), &finished, Level::Full, 7);
-        assert_eq!((mechanism, detail.as_str()), ("allow-list of the view", "ENOENT: not in the view"));
+        assert_eq!((mechanism, detail.as_str()), ("file view", "ENOENT: not in the view"));
     }
 }

@@ -117,7 +117,7 @@ fn chosen(level: Level, abi: u32, profile: &Profile, targets: &Targets) -> Vec<&
         .into_iter()
         .filter(|attack| {
             attack.gap(level, abi).is_none()
-                && attack.granted(profile).is_none()
+                && attack.granted(profile, targets).is_none()
                 && targets.serve(attack.needs())
         })
         .collect()

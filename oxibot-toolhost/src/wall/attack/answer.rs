@@ -85,16 +85,14 @@ pub(super) fn errno_of(error: &std::io::Error) -> Errno {
 fn meaning(errno: Errno) -> &'static str {
     if errno == Errno::ENOENT {
         "not in the view"
-    } else if errno == Errno::EROFS {
-        "mounted read-only"
     } else if errno == Errno::EXDEV {
         "not from one place to the other"
     } else if errno == Errno::ESRCH {
-        "no such process for a call"
+        "no such process"
     } else if errno == Errno::ENETUNREACH {
-        "there is no way out"
+        "no route"
     } else if errno == Errno::ECONNREFUSED {
-        "nobody listens there for a call"
+        "nobody there"
     } else if errno == Errno::ENOSYS || errno == Errno::EINVAL {
         "not there for a call"
     } else {
@@ -109,7 +107,7 @@ pub(super) fn mechanism(errno: Errno, level: Level, tried: Tried, expected: &'st
         Tried::Path(Op::Connect | Op::SendDatagram, _) if errno == Errno::EPERM => "system call filter",
         Tried::Path(..) => {
             if errno == Errno::ENOENT {
-                "allow-list of the view"
+                "file view"
             } else if errno == Errno::EROFS {
                 "read-only mount"
             } else if errno == Errno::EPERM {

@@ -117,14 +117,14 @@ impl Attack {
 
     /// Why it is none against this profile: the configuration grants what it is aimed at.
     #[must_use]
-    pub fn granted(&self, profile: &Profile) -> Option<&'static str> {
+    pub fn granted(&self, profile: &Profile, targets: &Targets) -> Option<&'static str> {
         match self.tried {
             Tried::Path(op, Place::At(path)) => paths::granted(op, path, profile),
-            Tried::Path(_, Place::Of(_))
-            | Tried::Call(..)
-            | Tried::Process(_)
-            | Tried::Beyond(_)
-            | Tried::By(..) => None,
+            // What is ours is never granted, wherever it lies, and what was planted lies outside of every grant.
+            Tried::Path(op, Place::Of(target)) => {
+                targets.get(target).and_then(|path| paths::leads_there(op, path, profile))
+            }
+            Tried::Call(..) | Tried::Process(_) | Tried::Beyond(_) | Tried::By(..) => None,
         }
     }
 

@@ -183,6 +183,15 @@ pub(super) fn granted(op: Op, path: &str, profile: &Profile) -> Option<&'static 
     (op.only_reads() && shown).then_some("tools.restrictToWorkspace is false")
 }
 
+/// Why listing this directory is no attack: it shows the way to what is granted, and nothing else.
+pub(super) fn leads_there(op: Op, path: &str, profile: &Profile) -> Option<&'static str> {
+    let of = super::super::grants::path_of;
+    let path = Path::new(path);
+    let mut granted = [&profile.workspace].into_iter().chain(&profile.write).chain(&profile.read);
+    let leads = op == Op::List && granted.any(|granted| of(granted) != path && of(granted).starts_with(path));
+    leads.then_some("the workspace or another granted path is below it")
+}
+
 /// Does it.
 pub(super) fn attempt(op: Op, path: &Path) -> Answer {
     match op {
@@ -356,6 +365,10 @@ mod tests {
         assert!(granted(Op::List, "/root", &profile).is_some(), "it shows the way to the workspace");
         assert!(granted(Op::Write, "/root/x", &profile).is_none());
         assert!(granted(Op::Read, "/etc/shadow", &profile).is_none());
+        assert!(leads_there(Op::List, "/root/.oxibot", &profile).is_some());
+        assert!(leads_there(Op::Read, "/root/.oxibot", &profile).is_none());
+        assert!(leads_there(Op::List, "/root/.oxibot/audit", &profile).is_none());
+        assert!(leads_there(Op::List, "/root/.oxibot/workspace", &profile).is_none(), "that would be ours");
         profile.read.push(b"/etc".to_vec());
         assert!(granted(Op::Read, "/etc/shadow", &profile).is_some());
         assert!(granted(Op::Write, "/etc/x", &profile).is_none());

@@ -55,7 +55,7 @@ impl Attack {
 }
 
 const fn file(id: &'static str, op: Op, place: Place) -> Attack {
-    attack(id, "landlock", "allow-list of the view, Landlock", LANDLOCK, Tried::Path(op, place))
+    attack(id, "landlock", "file view, Landlock", LANDLOCK, Tried::Path(op, place))
 }
 
 const fn at(id: &'static str, op: Op, path: &'static str) -> Attack {
@@ -229,7 +229,7 @@ const NETWORK: &[Attack] = &[
     attack(
         "connect-socket-outside",
         "mount-namespace",
-        "allow-list of the view, or no sockets",
+        "file view, or no sockets",
         NAMESPACES,
         Tried::Path(Op::Connect, Place::Of(Target::Socket)),
     )
@@ -237,7 +237,7 @@ const NETWORK: &[Attack] = &[
     attack(
         "send-datagram-to-socket-outside",
         "mount-namespace",
-        "allow-list of the view, or no sockets",
+        "file view, or no sockets",
         NAMESPACES,
         Tried::Path(Op::SendDatagram, Place::Of(Target::DatagramSocket)),
     ),
@@ -379,7 +379,7 @@ const TOOLHOST: &[Attack] = &[
     attack(
         "connect-control-socket",
         "mount-namespace",
-        "allow-list of the view, or no sockets",
+        "file view, or no sockets",
         NAMESPACES,
         Tried::Path(Op::Connect, Place::Of(Target::ControlSocket)),
     )
