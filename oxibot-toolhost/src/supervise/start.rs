@@ -116,7 +116,14 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let mut nursery = Nursery::start()?;
     let settings = settings::read(arguments.config.as_deref())?;
     let around = Surroundings::look(arguments.home.as_deref(), arguments.config.as_deref());
+    // Before the view is built: what is not there cannot be covered.
+    if let Some(home) = &around.home {
+        for ours in ["audit", "run"] {
+            workspace::create(&home.join(ours)).map_err(prepare("make the home directory"))?;
+        }
+    }
     let workspaces = workspaces(&arguments, &settings, &around)?;
+    workspace::judge_grants(&settings, &around, &workspaces)?;
 
     let require = if wanted == Wanted::Off { Level::Off } else { settings.sandbox.require };
     let now = Instant::now();

@@ -33,6 +33,11 @@ pub(crate) enum Refused {
     NotOwn { path: String, what: &'static str },
     #[error("cannot use {path} as a workspace: it is {what}; choose a directory below your home")]
     System { path: String, what: &'static str },
+    #[error(
+        "cannot show {path} to calls: it holds OxiBot's own files, which cannot be hidden there; name the directories \
+         beside them in sandbox.read or sandbox.write"
+    )]
+    Grant { path: String },
     #[error("cannot use {path} as a workspace: it holds {what}, which cannot be hidden there")]
     HoldsOurs { path: String, what: &'static str },
 }
@@ -62,6 +67,12 @@ pub(crate) struct Workspace {
 }
 
 impl Surroundings {
+    /// Directories of ours: the home, and where the configuration is.
+    fn ours(&self) -> impl Iterator<Item = PathBuf> {
+        let config_dir = self.config.as_deref().and_then(Path::parent).map(Path::to_owned);
+        [self.home.clone(), config_dir].into_iter().flatten()
+    }
+
     /// Looks everything up. Paths that do not exist yet are kept as they are.
     pub(crate) fn look(home: Option<&Path>, config: Option<&Path>) -> Self {
         let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -166,6 +177,33 @@ fn judge(path: &Path, around: &Surroundings) -> Result<Vec<PathBuf>, Refused> {
     Ok(covered)
 }
 
+fn granted_elsewhere(settings: &ToolhostSettings, around: &Surroundings) -> Vec<PathBuf> {
+    let listed = settings.sandbox.read.iter().chain(&settings.sandbox.write);
+    listed
+        .map(|path| expand(path, around.user_home.as_deref()))
+        .map(|path| path.canonicalize().unwrap_or(path))
+        .collect()
+}
+
+/// Refuses `sandbox.read` and `sandbox.write` where they would show what is ours: a directory of ours itself, or one
+/// that holds ours and cannot be covered, because a workspace lies in ours.
+pub(crate) fn judge_grants(
+    settings: &ToolhostSettings,
+    around: &Surroundings,
+    workspaces: &[Workspace],
+) -> Result<(), Refused> {
+    for granted in granted_elsewhere(settings, around) {
+        for ours in around.ours() {
+            let inside = ["audit", "run", "state"].iter().any(|name| granted.starts_with(ours.join(name)));
+            let needed = workspaces.iter().any(|workspace| workspace.path.starts_with(&ours));
+            if granted == ours || inside || (ours.starts_with(&granted) && needed) {
+                return Err(Refused::Grant { path: granted.display().to_string() });
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Workspace {
     /// Whether a request means this workspace.
     pub(crate) fn answers_to(&self, asked: &str) -> bool {
@@ -185,13 +223,14 @@ impl Workspace {
             paths.iter().map(|path| bytes(&expand(path, around.user_home.as_deref()))).collect()
         };
         let mut covered = self.covered.clone();
-        // With the rest of the file system in view, ours has to be covered wherever it lies.
-        if !settings.tools.restrict_to_workspace {
-            let config_dir = around.config.as_deref().and_then(Path::parent).map(Path::to_owned);
-            for ours in [around.home.clone(), config_dir].into_iter().flatten() {
-                if !covered.contains(&ours) && !ours.starts_with(&self.path) {
-                    covered.push(ours);
-                }
+        // With the rest of the file system in view, or a directory that holds it, ours has to be covered there.
+        let granted = granted_elsewhere(settings, around);
+        let shown = |ours: &Path| {
+            !settings.tools.restrict_to_workspace || granted.iter().any(|path| ours.starts_with(path))
+        };
+        for ours in around.ours() {
+            if shown(&ours) && !covered.contains(&ours) && !ours.starts_with(&self.path) {
+                covered.push(ours);
             }
         }
         Profile {
@@ -273,6 +312,34 @@ mod tests {
         ));
         around.config = Some("/w/config.json".into());
         assert!(matches!(judge(Path::new("/w"), &around), Err(Refused::HoldsOurs { .. })));
+    }
+
+    fn granting(path: &str) -> ToolhostSettings {
+        let mut settings = ToolhostSettings::default();
+        settings.sandbox.read = vec![path.to_owned()];
+        settings
+    }
+
+    fn workspace(path: &str) -> Workspace {
+        Workspace { path: path.into(), spelling: path.into(), covered: Vec::new() }
+    }
+
+    #[test]
+    fn granted_directory_that_holds_ours_is_covered_or_refused() {
+        let around = around();
+        let beside = [workspace("/home/u/work")];
+        let within = [workspace("/home/u/.oxibot/workspace")];
+        let held = granting("/home/u");
+        assert_eq!(judge_grants(&held, &around, &beside), Ok(()));
+        let profile = beside[0].profile(&held, &around, Wanted::Strongest);
+        assert_eq!(profile.covered, [b"/home/u/.oxibot".to_vec()]);
+        assert!(matches!(judge_grants(&held, &around, &within), Err(Refused::Grant { .. })));
+        for ours in ["/home/u/.oxibot", "/home/u/.oxibot/audit", "/home/u/.oxibot/state/x"] {
+            assert!(matches!(judge_grants(&granting(ours), &around, &beside), Err(Refused::Grant { .. })));
+        }
+        let other = granting("/home/u/docs");
+        assert_eq!(judge_grants(&other, &around, &within), Ok(()));
+        assert_eq!(beside[0].profile(&other, &around, Wanted::Strongest).covered, Vec::<Vec<u8>>::new());
     }
 
     #[test]
