@@ -39,7 +39,7 @@ impl Home {
         for name in ["audit", "run", "state"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
-        for name in ["config.json", "audit/log", "audit/key"] {
+        for name in ["config.json", "audit/log", "audit/key", "state/file"] {
             std::fs::write(directory.path().join(name), "x").unwrap();
         }
         let socket = directory.path().join(format!("run/{}.sock", std::process::id()));

@@ -51,7 +51,7 @@ fn one_attack_that_gets_through_and_it_is_never_ready() {
     let Some(ToMain::Bye(CloseReason::CannotStart { reason, configuration })) = peer.receive() else {
         panic!("it must not say hello");
     };
-    for part in ["list-above-the-root", "got through", "landlock", "CONFIG_SECURITY_LANDLOCK"] {
+    for part in ["stat-above-the-root", "got through", "landlock", "CONFIG_SECURITY_LANDLOCK"] {
         assert!(reason.contains(part), "{part}: {reason}");
     }
     assert!(!configuration);
@@ -303,7 +303,7 @@ fn doctor_attack_shows_what_gets_through_and_exits_with_one() {
     let output = attack(&fixture, &mut command, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", describe(&output));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("broken  list-above-the-root"), "{text}");
+    assert!(text.contains("broken  stat-above-the-root"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     assert!(!text.contains('\u{1b}') && text.is_ascii(), "plain without a terminal");
 }

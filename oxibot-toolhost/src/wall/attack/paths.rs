@@ -62,6 +62,8 @@ pub enum Op {
     ReadByHandle,
     /// By `..` of the root itself, on which a mount may have been left.
     ListAboveRoot,
+    /// The same, looked at only, which Landlock does not know.
+    StatAboveRoot,
     Connect,
     SendDatagram,
     Chmod,
@@ -115,6 +117,7 @@ impl Op {
             | Self::ReadFromRemoved
             | Self::ReadByHandle
             | Self::ListAboveRoot
+            | Self::StatAboveRoot
             | Self::Connect
             | Self::SendDatagram
             | Self::Chmod
@@ -137,6 +140,7 @@ impl Op {
             | Self::ReadFromRemoved
             | Self::ReadByHandle
             | Self::ListAboveRoot
+            | Self::StatAboveRoot
             | Self::Stat
             | Self::Watch => true,
             Self::Write
@@ -196,7 +200,7 @@ pub(super) fn leads_there(op: Op, path: &str, profile: &Profile) -> Option<&'sta
 pub(super) fn attempt(op: Op, path: &Path) -> Answer {
     match op {
         Op::Read => held(fs::File::open(path)),
-        Op::List => held(fs::read_dir(path)),
+        Op::List => list(path),
         Op::Write => write(path, true),
         Op::OpenToWrite => write(path, false),
         Op::Remove => held(fs::remove_file(path)),
@@ -242,7 +246,8 @@ pub(super) fn attempt(op: Op, path: &Path) -> Answer {
         }
         Op::ReadFromRemoved => from_removed(path),
         Op::ReadByHandle => by_handle(path),
-        Op::ListAboveRoot => held(fs::read_dir(below("/..", path))),
+        Op::ListAboveRoot => list(&below("/..", path)),
+        Op::StatAboveRoot => held(fs::metadata(below("/..", path))),
         Op::Connect => held(UnixStream::connect(path)),
         Op::SendDatagram => held(UnixDatagram::unbound().and_then(|socket| socket.send_to(b"x", path))),
         Op::Chmod => held(fs::set_permissions(path, fs::Permissions::from_mode(0o600))),
@@ -290,6 +295,14 @@ fn made(path: &Path, tried: Result<()>, undo: fn(&Path) -> Result<()>) -> Answer
         let _ = undo(path);
     }
     held(tried)
+}
+
+/// An empty listing is what a directory of ours looks like once it is covered.
+fn list(path: &Path) -> Answer {
+    match fs::read_dir(path).map(|mut listing| listing.next().is_some()) {
+        Ok(false) => Answer::Held(None),
+        tried => held(tried),
+    }
 }
 
 fn write(path: &Path, make: bool) -> Answer {

@@ -141,6 +141,9 @@ const FILES: &[Attack] = &[
     planted("read-from-removed-directory", Op::ReadFromRemoved, Target::Secret).first(),
     planted("reopen-through-proc-fd", Op::ReadByHandle, Target::Secret).first(),
     planted("list-above-the-root", Op::ListAboveRoot, Target::Outside).first(),
+    planted("stat-above-the-root", Op::StatAboveRoot, Target::Secret)
+        .first()
+        .gap_without_namespaces(METADATA),
     planted("hard-link-in", Op::HardLink, Target::Secret),
     planted("move-in", Op::MoveIn, Target::Secret),
     planted("move-out", Op::MoveOut, Target::Unused),
