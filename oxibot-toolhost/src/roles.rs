@@ -1,11 +1,11 @@
-//! Which process this is: `serve`, `nursery`, `zygote`, `files`, `settings`, `facts`, `attack`,
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `settings`, `facts`, `attack`,
 //! `probe`.
 //!
 //! Each role is one call into the module that owns it. Only `serve`, `settings` and `facts` are started by people or by main.
 
 use std::process::ExitCode;
 
-use crate::{facts, files, supervise, wall};
+use crate::{facts, files, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -20,6 +20,7 @@ pub fn run() -> ExitCode {
         Some("settings") => supervise::settings_role(arguments),
         Some("facts") => facts::role(),
         Some("files") => files::role(),
+        Some("keeper") => wall::keeper_role(),
         Some("nursery") => wall::nursery_role(),
         Some("zygote") => wall::zygote_role(),
         Some("attack") => {
@@ -27,8 +28,12 @@ pub fn run() -> ExitCode {
                 arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
             wall::attack::attack_role(&rest)
         }
-        // The payload of a zygote's first call: that it could be started is all that is asked.
-        Some("probe") => ExitCode::SUCCESS,
+        // The payload of a zygote's first call: that it could be started is what is asked, and whether we are told of a
+        // call that the filter refuses.
+        Some("probe") => {
+            let _ = sys::probe(sys::Probe::SecondListener);
+            ExitCode::SUCCESS
+        }
         Some(_) | None => ExitCode::from(USAGE),
     }
 }

@@ -301,6 +301,104 @@ pub fn install_filter(program: &[seccompiler::sock_filter]) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Installs a seccomp filter on this thread and returns the listener for the calls it notifies of. Signals that do not
+/// kill cannot interrupt a call that is being answered, where the kernel knows that (Linux 5.19).
+///
+/// # Errors
+/// EBUSY where a filter of this thread has a listener already; else as [`install_filter`].
+pub fn install_filter_with_listener(program: &[seccompiler::sock_filter]) -> nix::Result<OwnedFd> {
+    const NEW_LISTENER: u32 = 1 << 3;
+    const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+    let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
+    if length == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let program =
+        libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast::<libc::sock_filter>() };
+    let install = |flags: u32| {
+        // SAFETY: `program` points to `length` filters of the kernel's layout (both types are repr(C) with the same
+        // four fields), which the kernel copies before it returns.
+        let result = unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+        };
+        Errno::result(result)
+    };
+    let listener = match install(NEW_LISTENER | WAIT_KILLABLE_RECV) {
+        Err(Errno::EINVAL) => install(NEW_LISTENER)?,
+        other => other?,
+    };
+    // A filter above us may answer 0 without doing anything; standard input is not ours to own.
+    match RawFd::try_from(listener) {
+        Ok(listener) if listener > 2 => adopt(listener),
+        Ok(_) | Err(_) => Err(Errno::EBADF),
+    }
+}
+
+/// A system call that a filter notified of. It waits for [`answer_refused`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Names it in the answer.
+    pub id: u64,
+    /// `AUDIT_ARCH_*`.
+    pub architecture: u32,
+    /// Its number.
+    pub number: u32,
+    /// Its arguments, as they were in registers. What pointers among them point to can change at any time.
+    pub arguments: [u64; 6],
+}
+
+// SECCOMP_IOCTL_NOTIF_*: direction, size, '!' and number, as _IOC packs them.
+const NOTIF_RECV: libc::c_ulong =
+    3 << 30 | (size_of::<libc::seccomp_notif>() as libc::c_ulong) << 16 | 0x21 << 8;
+const NOTIF_SEND: libc::c_ulong =
+    3 << 30 | (size_of::<libc::seccomp_notif_resp>() as libc::c_ulong) << 16 | 0x21 << 8 | 1;
+const NOTIF_SET_FLAGS: libc::c_ulong = 1 << 30 | (size_of::<u64>() as libc::c_ulong) << 16 | 0x21 << 8 | 4;
+
+/// Takes the next call that a listener was notified of. Blocks when none waits: poll first.
+///
+/// # Errors
+/// ENOENT when the caller was killed meanwhile.
+pub fn next_refused(listener: BorrowedFd<'_>) -> nix::Result<Refused> {
+    // The kernel wants it zeroed.
+    let mut notice = libc::seccomp_notif {
+        id: 0,
+        pid: 0,
+        flags: 0,
+        data: libc::seccomp_data { nr: 0, arch: 0, instruction_pointer: 0, args: [0; 6] },
+    };
+    // SAFETY: the request's number carries the size of `notice`, which outlives the call and which the kernel fills.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_RECV as _, &raw mut notice) };
+    Errno::result(result)?;
+    Ok(Refused {
+        id: notice.id,
+        architecture: notice.data.arch,
+        number: notice.data.nr.cast_unsigned(),
+        arguments: notice.data.args,
+    })
+}
+
+/// Answers a call with an errno. There is no way to let one through: `SECCOMP_USER_NOTIF_FLAG_CONTINUE` is not offered.
+///
+/// # Errors
+/// ENOENT when the caller was killed meanwhile.
+pub fn answer_refused(listener: BorrowedFd<'_>, id: u64, errno: i32) -> nix::Result<()> {
+    let answer = libc::seccomp_notif_resp { id, val: 0, error: errno.max(1).saturating_neg(), flags: 0 };
+    // SAFETY: the request's number carries the size of `answer`, which outlives the call and which the kernel reads.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND as _, &raw const answer) };
+    Errno::result(result).map(drop)
+}
+
+/// Has the kernel wake listener and caller on the same processor, each waiting for the other.
+///
+/// # Errors
+/// EINVAL before Linux 6.6.
+pub fn wake_at_once(listener: BorrowedFd<'_>) -> nix::Result<()> {
+    const SYNC_WAKE_UP: u64 = 1;
+    // SAFETY: the argument of this request is the flags themselves, not a pointer.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SET_FLAGS as _, SYNC_WAKE_UP) };
+    Errno::result(result).map(drop)
+}
+
 /// System calls tried on purpose, with arguments that do nothing, to see which errno comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
@@ -310,6 +408,10 @@ pub enum Probe {
     Keyctl,
     /// `mount_setattr(-1, NULL, 0, NULL, 0)`: EINVAL from the kernel, EPERM from our filter.
     MountSetattr,
+    /// `fchmod(-1, 04000)`: EBADF from the kernel, EPERM from our filter, by its argument.
+    SetId,
+    /// `seccomp` with a listener and no program: EFAULT from the kernel, EPERM from a payload's filter.
+    SecondListener,
 }
 
 /// Runs a [`Probe`] and returns its errno; `Errno::UnknownErrno` if it succeeded.
@@ -325,6 +427,12 @@ pub fn probe(probe: Probe) -> Errno {
         // SAFETY: a size of 0 is refused before the null pointers are read.
         Probe::MountSetattr => unsafe {
             libc::syscall(libc::SYS_mount_setattr, -1_i64, 0_usize, 0_usize, 0_usize, 0_usize)
+        },
+        // SAFETY: integer arguments only.
+        Probe::SetId => unsafe { libc::syscall(libc::SYS_fchmod, -1_i64, libc::S_ISUID) },
+        // SAFETY: the kernel refuses the null program before it does anything.
+        Probe::SecondListener => unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 8_u32, 0_usize)
         },
     };
     Errno::result(result).err().unwrap_or(Errno::UnknownErrno)
@@ -731,6 +839,16 @@ pub fn exit_now(status: i32) -> ! {
 
 // --- files
 
+/// Whether an extended attribute of an open file has exactly this value.
+#[must_use]
+pub fn attribute_is(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> bool {
+    let mut found = [0_u8; 16];
+    // SAFETY: `name` ends with NUL, and the kernel writes at most the given length into `found`.
+    let length =
+        unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), found.as_mut_ptr().cast(), found.len()) };
+    usize::try_from(length).is_ok_and(|length| found.get(..length) == Some(value))
+}
+
 /// Takes over a descriptor this process was started with. `None` when it is not open.
 ///
 /// Call it once for each number, before anything else could own it: nothing here can tell whether it was taken before.
@@ -780,4 +898,19 @@ pub fn kernel_clock() -> nix::Result<KernelClock> {
     let state = Errno::result(state)?;
     let synchronised = state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0;
     Ok(KernelClock { synchronised, max_error_us: clock.maxerror })
+}
+
+// --- tests
+
+/// Any system call at all, for the test that executes every rule of the filter.
+///
+/// # Errors
+/// What the filter or the kernel answers.
+#[cfg(test)]
+pub(crate) fn any_call(number: u32, arguments: [u64; 6]) -> nix::Result<i64> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: only in a child that the test made for this and that ends afterwards. The arguments are those of a reviewed
+    // table: null and small numbers for pointers, so that the kernel reads and writes nothing of this process.
+    let result = unsafe { libc::syscall(libc::c_long::from(number), a, b, c, d, e, f) };
+    Errno::result(result)
 }

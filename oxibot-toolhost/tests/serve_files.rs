@@ -362,3 +362,20 @@ fn repositories_below_the_top_are_guarded_and_git_works_in_them() {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "nothing of it is left");
     assert_completed(&host.bash("git -C app config user.name && git -C app status && rm -rf app lib tree"));
 }
+
+#[test]
+fn git_keys_are_put_back_when_main_goes_away_in_the_middle_of_a_call() {
+    let mut host = host();
+    let script = "git init -q . && touch .git/hooks/mine && echo ready";
+    assert_completed(&host.bash(script));
+    host.start("bash", &json!({"command": "git config core.fsmonitor evil; touch done; sleep 60"}));
+    let until = Instant::now() + Duration::from_secs(20);
+    while !host.work().join("done").exists() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let config = host.work().join(".git/config");
+    assert!(std::fs::read_to_string(&config).unwrap().contains("evil"), "the control");
+    host.hang_up();
+    assert!(!std::fs::read_to_string(&config).unwrap().contains("evil"));
+}

@@ -2,6 +2,7 @@
 //! vendor's cloud.
 
 pub mod fixture;
+pub mod leftovers;
 pub mod model_server;
 pub mod peer;
 pub mod processes;

@@ -59,7 +59,8 @@ const DANGEROUS: &[(&str, &str, When)] = &[
     ("extensions", "worktreeconfig", When::Always),
     ("include", "", When::Always),
     ("includeif", "", When::Always),
-    ("alias", "", When::Bang),
+    // Also without the mark of a shell command: `rebase --exec`, `difftool --extcmd` and others run what they are given.
+    ("alias", "", When::Always),
     ("filter", "", When::Always),
     ("diff", "external", When::Always),
     ("diff", "command", When::Always),
@@ -71,6 +72,12 @@ const DANGEROUS: &[(&str, &str, When)] = &[
     ("interactive", "difffilter", When::Always),
     ("pager", "", When::Always),
     ("sequence", "editor", When::Always),
+    ("gc", "recentobjectshook", When::Always),
+    // Of git-lfs: transfer agents and extensions.
+    ("lfs", "path", When::Always),
+    ("lfs", "clean", When::Always),
+    ("lfs", "smudge", When::Always),
+    ("lfs", "standalonetransferagent", When::Always),
     ("gpg", "program", When::Always),
     ("gpg", "defaultkeycommand", When::Always),
     ("credential", "helper", When::Always),
@@ -369,6 +376,9 @@ mod tests {
             ("[filter.a]\nclean = x", "filter.a.clean"),
             ("[filter \"q\\\"]\\\\\"]\nclean = x", "filter.q\"]\\.clean"),
             ("[alias]\nx = !sh", "alias.x"),
+            ("[alias]\nx = rebase --exec sh", "alias.x"),
+            ("[lfs \"customtransfer.x\"]\npath = x", "lfs.customtransfer.x.path"),
+            ("[gc]\nrecentObjectsHook = x", "gc.recentobjectshook"),
             ("[alias]\nx = \\\n  \"!sh\"", "alias.x"),
             ("[user] name = a\\\n[core]\\\n b\n[core] pager = x", "core.pager"),
             ("[user] name = a # comment \\\n[core] pager = x", "core.pager"),
@@ -383,7 +393,7 @@ mod tests {
 
     #[test]
     fn harmless_keys_are_not() {
-        let file = "[core]\n\tbare = false\n[alias]\n\tst = status\n[user]\n\tname = \"# [core] fsmonitor = x\"\n\
+        let file = "[core]\n\tbare = false\n[user]\n\tname = \"# [core] fsmonitor = x\"\n\
             # [core] pager = x\n; fsmonitor = y\n[remote \"origin\"]\n\turl = git@host:x\n\tfetch = +refs/*\n";
         assert_eq!(names(file), Vec::<String>::new());
     }

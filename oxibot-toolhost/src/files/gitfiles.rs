@@ -72,6 +72,8 @@ pub(super) enum Repository {
         files: BTreeMap<String, Config>,
         plain: BTreeMap<String, Plain>,
         hooks: BTreeMap<String, Hooks>,
+        /// Commands that `git rebase --continue` would run.
+        waiting: Vec<String>,
     },
 }
 
@@ -105,7 +107,7 @@ pub(super) fn look_at(
     let mut commons = BTreeSet::from([COMMON.to_owned()]);
     let mut hooked = BTreeSet::from([HOOKS.to_owned()]);
     let mut hooks_before = None;
-    if let Some(Repository::Here { files, plain, hooks }) = before {
+    if let Some(Repository::Here { files, plain, hooks, waiting: _ }) = before {
         names.extend(files.keys().cloned());
         commons.extend(plain.keys().cloned());
         hooked.extend(hooks.keys().cloned());
@@ -137,7 +139,19 @@ pub(super) fn look_at(
         (at, hooks)
     });
     let hooks = hooks.collect();
-    (Repository::Here { files, plain, hooks }, Some(directory))
+    let waiting = waiting(&directory);
+    (Repository::Here { files, plain, hooks, waiting }, Some(directory))
+}
+
+/// `exec` lines of an interrupted rebase.
+fn waiting(directory: &OwnedFd) -> Vec<String> {
+    let Plain::Read(todo) = read_plain(directory, "rebase-merge/git-rebase-todo") else { return Vec::new() };
+    String::from_utf8_lossy(&todo)
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(char::is_whitespace))
+        .filter(|(command, _)| matches!(*command, "exec" | "x"))
+        .map(|(_, command)| command.trim().to_owned())
+        .collect()
 }
 
 fn look_at_name(root: BorrowedFd<'_>, path: &Path) -> Repository {

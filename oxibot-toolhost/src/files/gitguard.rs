@@ -75,9 +75,21 @@ impl GitGuard {
         self.open = self.open.saturating_add(1);
     }
 
+    /// Whether a call was recorded and not compared yet.
+    pub(super) fn is_open(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// Compares, puts back, and says what was done.
     pub(super) fn restore(&mut self, workspace: &Workspace, repositories: &mut Repositories) -> Vec<String> {
-        let Some(before) = self.before.take() else { return Vec::new() };
+        let Some(before) = self.before.take() else {
+            // The worker that recorded it has died.
+            return vec![
+                "could not compare the git repositories of the workspace: what they were before this call is not \
+                 known. Look at .git/config and .git/hooks before you run git here"
+                    .to_owned(),
+            ];
+        };
         repositories.look(workspace);
         let mut notes = Vec::new();
         let paths: BTreeSet<&Path> = before
@@ -164,8 +176,8 @@ impl Place {
 fn compare(before: &Repository, now: &Repository, place: &Place, notes: &mut Vec<String>) {
     match (before, now) {
         (
-            Repository::Here { files: old, plain: old_plain, hooks: old_hooks },
-            Repository::Here { files, plain, hooks },
+            Repository::Here { files: old, plain: old_plain, hooks: old_hooks, waiting: old_waiting },
+            Repository::Here { files, plain, hooks, waiting },
         ) => {
             for (file, new) in files {
                 match old.get(file) {
@@ -184,8 +196,10 @@ fn compare(before: &Repository, now: &Repository, place: &Place, notes: &mut Vec
                 let old = old_hooks.get(at).unwrap_or(&None);
                 githooks::put_back(place.directory.as_ref(), at, &place.shown(at), old, new, notes);
             }
+            note_waiting(old_waiting, waiting, place, notes);
         }
-        (Repository::Absent | Repository::Odd, Repository::Here { files, plain, hooks }) => {
+        (Repository::Absent | Repository::Odd, Repository::Here { files, plain, hooks, waiting }) => {
+            note_waiting(&[], waiting, place, notes);
             for (file, config) in files {
                 note_created(file, config, place, notes);
             }
@@ -225,6 +239,19 @@ fn compare(before: &Repository, now: &Repository, place: &Place, notes: &mut Vec
             put_back_top(&bytes, before, now, place, notes);
         }
     }
+}
+
+/// A rebase that a call began and did not finish is its own; that it would go on to run something is told.
+fn note_waiting(old: &[String], new: &[String], place: &Place, notes: &mut Vec<String>) {
+    let added = new.iter().filter(|command| !old.contains(command));
+    notes.extend(added.map(|command| {
+        let command = text::name(command.as_bytes());
+        format!(
+            "created_executable_config: git rebase --continue in {} would run: {}",
+            place.top(),
+            text::cut(&command, 200)
+        )
+    }));
 }
 
 /// Puts the file `.git` back.
@@ -483,7 +510,8 @@ mod tests {
         repo.write("[core]\n\tfsmonitor = again\n\tpager = less\n");
         assert_eq!(guard.restore(&repo.1, &mut repositories).len(), 1);
         assert!(!repo.read().contains("fsmonitor"));
-        assert!(guard.restore(&repo.1, &mut repositories).is_empty(), "nothing recorded, nothing done");
+        let notes = guard.restore(&repo.1, &mut repositories);
+        assert!(notes.len() == 1 && notes[0].starts_with("could not compare"), "nothing recorded: {notes:?}");
     }
 
     fn put(repo: &Repo, name: &str, content: &str) {
@@ -750,5 +778,17 @@ mod tests {
             repo.write("[core]\n\tfsmonitor = evil\n\tpager = less\n");
         });
         assert!(notes[0].starts_with("put back core.fsmonitor"), "{notes:?}");
+    }
+
+    #[test]
+    fn commands_of_an_interrupted_rebase_are_told() {
+        let repo = Repo::with(PLAIN);
+        put(&repo, ".git/rebase-merge/git-rebase-todo", "exec mine\n");
+        let todo = "pick 123 x\nexec mine\n  x ./evil -now\nexecute 5\n# exec no\n";
+        let notes = repo.after(|repo| put(repo, ".git/rebase-merge/git-rebase-todo", todo));
+        assert_eq!(
+            notes,
+            ["created_executable_config: git rebase --continue in .git would run: ./evil -now"]
+        );
     }
 }

@@ -42,8 +42,14 @@ pub(super) enum ServeError {
 
 /// Serves until the supervisor closes the socket. Blocks.
 pub(super) fn serve(_confined: Confined, socket: OwnedFd, workspace: Workspace) -> Result<(), ServeError> {
-    let mut socket = File::from(socket);
     let mut worker = Worker::new(workspace);
+    let served = answer_all(&mut worker, File::from(socket));
+    // Calls whose end nobody will tell us of any more are over: the supervisor ends them first.
+    worker.end();
+    served
+}
+
+fn answer_all(worker: &mut Worker, mut socket: File) -> Result<(), ServeError> {
     let mut requests = Decoder::<FilesRequest>::new();
     let mut block = vec![0; BLOCK];
     let mut frame = Vec::new();
@@ -105,6 +111,13 @@ impl Worker {
             transfers: Transfers::default(),
             git: GitGuard::default(),
             repositories: Repositories::default(),
+        }
+    }
+
+    /// Puts back what a call changed that is still open. Nobody is left to be told.
+    fn end(&mut self) {
+        if self.git.is_open() {
+            self.git.restore(&self.workspace, &mut self.repositories);
         }
     }
 

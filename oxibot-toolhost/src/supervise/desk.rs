@@ -158,6 +158,12 @@ impl Desk {
         self.queue.drain(..).map(|task| (task.owner, None)).collect()
     }
 
+    /// Lets the worker end by itself, and answers what to wait for: it puts back what calls that were ended changed of
+    /// git's configuration.
+    pub(crate) fn hang_up(&mut self) -> Option<OwnedFd> {
+        self.line.take().map(|line| line.pidfd)
+    }
+
     /// Ends the worker at once.
     pub(crate) fn kill(&mut self) {
         if let Some(line) = self.line.take() {

@@ -1,5 +1,6 @@
 //! The end of the supervisor: every call is ended and waited for, whoever still listens is told, the log is closed.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,8 +31,28 @@ impl Broker {
             control.remove();
         }
         self.wait_for_ends(start + FAREWELL);
+        self.wait_for_guards();
         if let Err(error) = self.audit.event("stop") {
             log::always(&error.to_string());
+        }
+    }
+
+    /// Waits until the workers that guard git's configuration have put back what the ended calls changed.
+    fn wait_for_guards(&mut self) {
+        let until = Instant::now() + FAREWELL;
+        let mut left: Vec<_> = self.places.iter_mut().filter_map(|place| place.bulk.hang_up()).collect();
+        while !left.is_empty() {
+            let time = until.saturating_duration_since(Instant::now()).as_millis();
+            let mut watched: Vec<_> =
+                left.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)).collect();
+            let timeout = PollTimeout::from(u16::try_from(time).unwrap_or(u16::MAX));
+            if time == 0 || !poll(&mut watched, timeout).is_ok_and(|count| count > 0) {
+                return;
+            }
+            let ended: Vec<bool> =
+                watched.iter().map(|end| end.revents().is_some_and(|flags| !flags.is_empty())).collect();
+            let mut ended = ended.into_iter();
+            left.retain(|_| !ended.next().unwrap_or(true));
         }
     }
 

@@ -115,25 +115,22 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     // The nursery first, so that it never holds anything that follows.
     let mut nursery = Nursery::start()?;
     let settings = settings::read(arguments.config.as_deref())?;
-    let around = Surroundings::look(arguments.home.as_deref(), arguments.config.as_deref());
-    // Before the view is built: what is not there cannot be covered.
-    if let Some(home) = &around.home {
-        for ours in ["audit", "run"] {
-            workspace::create(&home.join(ours)).map_err(prepare("make the home directory"))?;
-        }
+    // Before anything is looked up: a home that comes into being later would lie uncovered in a workspace around it.
+    if let Some(home) = &arguments.home {
+        workspace::create(home).map_err(prepare("make the home directory"))?;
     }
+    let around = Surroundings::look(arguments.home.as_deref(), arguments.config.as_deref());
     let workspaces = workspaces(&arguments, &settings, &around)?;
-    workspace::judge_grants(&settings, &around, &workspaces)?;
 
     let require = if wanted == Wanted::Off { Level::Off } else { settings.sandbox.require };
     let now = Instant::now();
     let mut places: Vec<Place> = workspaces
         .into_iter()
         .map(|workspace| {
-            let profile = workspace.profile(&settings, &around, wanted);
-            Place::new(workspace, profile, require, now)
+            let profile = workspace.profile(&settings, &around, wanted)?;
+            Ok(Place::new(workspace, profile, require, now))
         })
-        .collect();
+        .collect::<Result<_, Refused>>()?;
     let mut wall = first_wall(&mut places, &mut nursery, require)?;
 
     // What is still needed is opened now; afterwards there is no way to open anything.
@@ -314,7 +311,6 @@ impl Opened {
         let Some(home) = home else {
             return Ok(Self { audit: Audit::none(), run: None, home: None, control: None });
         };
-        workspace::create(home).map_err(prepare("make the home directory"))?;
         let audit = Audit::open(home, name).map_err(prepare("open the audit log"))?;
         let (run, path) = control::open_run(home).map_err(prepare("open the run directory"))?;
         // Without it one stop reaches us late, by the file; that is no reason not to serve.

@@ -4,7 +4,7 @@
 //! know which messages exist.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bincode::{Decode, Encode};
 use nix::errno::Errno;
@@ -59,6 +59,25 @@ pub(super) fn send_message<S: Encode>(
         }
     }
     Ok(())
+}
+
+/// As [`send_message`], for what may be lost: gives up where it would have to wait. Returns whether it was sent.
+pub(super) fn send_if_room<S: Encode>(socket: BorrowedFd<'_>, message: &S) -> Result<bool, WallFault> {
+    let bytes = frame(message).step("encode a control message")?;
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    match nix::sys::socket::send(socket.as_raw_fd(), &bytes, flags) {
+        Ok(sent) => {
+            // The kernel takes a message this short whole; were it not to, half a frame would be worse than a wait.
+            let mut left = bytes.get(sent..).unwrap_or_default();
+            while !left.is_empty() {
+                let sent = sys::send(socket, left, &[]).step("send a control message")?;
+                left = left.get(sent..).unwrap_or_default();
+            }
+            Ok(true)
+        }
+        Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => Ok(false),
+        Err(errno) => Err(fault("send a control message", errno)),
+    }
 }
 
 /// What [`Channel::next`] found.

@@ -4,35 +4,38 @@
 //! own namespace. When it ends, the kernel ends everything in its PID namespace.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use caps::Capability;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use oxibot_proto::codec::Decoder;
 use oxibot_proto::message::Usage;
 
-use super::channel::{Channel, Received};
+use super::cgroup::{Counted, Leaf};
+use super::channel::{Channel, Received, pair};
 use super::fault::{Step, fault};
 use super::identity::Namespaces;
 use super::orders::{FromPayload, Plan};
 use super::payload::{self, Parts};
+use super::refusals::Refusals;
+use super::running::{self, Payload};
+use super::seccomp::{Above, PayloadFilter};
 use super::sockets::{self, Hidden};
 use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
-use crate::wire::{Ending, FromInit, Job, LimitEvents, Profile, WallFault};
+use crate::wire::{Ending, FromInit, Job, Profile, WallFault};
 
-/// How often a call the kernel does not count is counted, in milliseconds. A bomb makes some hundreds in that time.
-const WATCH_EVERY_MS: u8 = 25;
+/// What a call is offered to the OOM killer with: before its init, which has to say what happened, and that keeps the
+/// score of its zygote.
+const OOM_SCORE: &str = "800";
 /// Longest a call's leftovers without a PID namespace are hunted by its init; the zygote goes on after that.
 const END_TIME: Duration = Duration::from_secs(2);
 /// Longest init waits for killed leftovers to be reaped. A process stuck in the kernel ends with the namespace.
@@ -50,6 +53,12 @@ pub(super) struct Ground {
     pub(super) host: Namespaces,
     /// Without a wall there is none.
     pub(super) canary: Option<OwnedFd>,
+    /// What a payload installs last.
+    pub(super) filter: PayloadFilter,
+    /// What is counted for each call as a whole.
+    pub(super) counted: Counted,
+    /// Score of the zygote and its inits for the OOM killer.
+    pub(super) oom_score: &'static str,
 }
 
 /// Role of a fresh child of the zygote. Writes one byte to `ready` when it can take a job, or a fault's text.
@@ -58,8 +67,9 @@ pub(super) fn run(
     socket: OwnedFd,
     ready: std::io::PipeWriter,
     private: Option<PathBuf>,
+    leaf: Option<Leaf>,
 ) -> ! {
-    let status = match serve(ground, socket, ready, private) {
+    let status = match serve(ground, socket, ready, private, leaf) {
         Ok(()) => 0,
         Err(_) => 1,
     };
@@ -71,9 +81,10 @@ fn serve(
     socket: OwnedFd,
     mut ready: std::io::PipeWriter,
     private: Option<PathBuf>,
+    mut leaf: Option<Leaf>,
 ) -> Result<(), WallFault> {
-    let rules = match prepare(ground, private.as_deref()) {
-        Ok(rules) => rules,
+    let Prepared { rules, mut oom_score } = match prepare(ground, private.as_deref()) {
+        Ok(prepared) => prepared,
         Err(fault) => {
             ready.write_all(fault.to_string().as_bytes()).step("report to the zygote")?;
             return Err(fault);
@@ -90,10 +101,13 @@ fn serve(
     if let Some(private) = &private {
         point_to(&mut job, private);
     }
-    let told = match start(ground, &mut channel, job, rules) {
-        Ok(Started::Running(payload)) => {
+    let narrowed = leaf.as_mut().map_or(Ok(()), |leaf| leaf.narrow(&job.limits));
+    let told = match narrowed.and_then(|()| start(ground, &mut channel, job, rules)) {
+        Ok(Started::Running(mut payload)) => {
+            // Whatever the call does next, this process is not the first to go.
+            oom_score.write_all(ground.oom_score.as_bytes()).step("keep an init from the OOM killer")?;
             channel.send(&FromInit::Running, &[])?;
-            FromInit::Ended(until_end(ground, &payload)?)
+            FromInit::Ended(until_end(ground, &mut payload, channel.socket(), leaf.as_ref())?)
         }
         Ok(Started::Refused(told)) => told,
         Err(fault) => FromInit::NotStarted { fault, exec: false },
@@ -104,7 +118,15 @@ fn serve(
 /// The byte a ready init writes.
 pub(super) const READY: u8 = 0;
 
-fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Option<ruleset::Rules>, WallFault> {
+/// What an init made before its job came.
+struct Prepared {
+    rules: Option<ruleset::Rules>,
+    /// Its own score for the OOM killer, already raised to that of the payload it will start.
+    oom_score: File,
+}
+
+fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Prepared, WallFault> {
+    let oom_score = offer_to_oom_killer()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie an init to its zygote")?;
     nix::sys::prctl::set_name(c"oxibot-init").step("name an init")?;
     // The zygote may ignore ended children; an init must not.
@@ -118,11 +140,25 @@ fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Option<
         Plan::Bare => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         Plan::Off => {
             nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
-            return Ok(None);
+            return Ok(Prepared { rules: None, oom_score });
         }
     }
     let granted = grants::of_call(&ground.profile, ground.plan, private);
-    ruleset::build(&granted, ground.abi, ground.plan).map(Some)
+    let rules = Some(ruleset::build(&granted, ground.abi, ground.plan)?);
+    Ok(Prepared { rules, oom_score })
+}
+
+/// A process that is not dumpable does not own its files in `/proc`; nothing of a call exists yet that could use the
+/// moment. Before the private `/proc` is mounted, which is read-only.
+fn offer_to_oom_killer() -> Result<File, WallFault> {
+    let step = "offer a call to the OOM killer";
+    let dumpable = nix::sys::prctl::get_dumpable().step(step)?;
+    nix::sys::prctl::set_dumpable(true).step(step)?;
+    let opened = File::options().write(true).open("/proc/self/oom_score_adj");
+    nix::sys::prctl::set_dumpable(dumpable).step(step)?;
+    let mut score = opened.step(step)?;
+    score.write_all(OOM_SCORE.as_bytes()).step(step)?;
+    Ok(score)
 }
 
 /// Without a `/tmp` of its own a call gets a directory, and the variables that must name it.
@@ -132,13 +168,6 @@ fn point_to(job: &mut Job, private: &std::path::Path) {
         job.environment.retain(|pair| !pair.starts_with(name));
         job.environment.push([name, private.as_os_str().as_bytes()].concat());
     }
-}
-
-struct Payload {
-    pid: Pid,
-    pidfd: OwnedFd,
-    /// Most processes of the call.
-    processes: usize,
 }
 
 enum Started {
@@ -169,11 +198,15 @@ fn start(
     }
     let processes = usize::try_from(job.limits.processes).unwrap_or(usize::MAX);
     let rules = rules.map(|rules| payload::allow_ourselves(rules, &job, &ground.program)).transpose()?;
-    let (mut told, status) = std::io::pipe().step("make a status pipe")?;
+    let above = match ground.plan {
+        Plan::Full => Above::default(),
+        Plan::Bare | Plan::Off => family::above(),
+    };
+    let (told, status) = pair()?;
     let (payload, pidfd) = match sys::clone_process(0).step("start the payload")? {
         Cloned::Child => {
             drop(told);
-            payload::run(ground, Parts { job, rules, workspace, stdio, status })
+            payload::run(ground, Parts { job, rules, workspace, stdio, status, above })
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -183,52 +216,84 @@ fn start(
         Plan::Full => privileges::drop_all()?,
         Plan::Bare | Plan::Off => {}
     }
-    let mut bytes = Vec::new();
-    told.read_to_end(&mut bytes).step("hear the payload")?;
-    let mut words = Decoder::<FromPayload>::new();
-    words.push(&bytes);
-    let mut verified = false;
-    while let Some(word) = words.next_message().step("hear the payload")? {
-        let refused = match word {
-            FromPayload::Verified => {
-                verified = true;
-                continue;
-            }
-            FromPayload::Fault { fault, exec } => FromInit::NotStarted { fault, exec },
-            FromPayload::BadDirectory(denial) => FromInit::BadDirectory(denial),
-        };
-        // It is about to exit; nothing of it may outlive the answer.
-        let _ = waitpid(payload, None);
-        return Ok(Started::Refused(refused));
+    match hear(ground, told, &above)? {
+        Heard::Verified(refusals) => {
+            Ok(Started::Running(Payload { pid: payload, pidfd, processes, refusals }))
+        }
+        Heard::Refused(told) => {
+            // It is about to exit; nothing of it may outlive the answer.
+            let _ = waitpid(payload, None);
+            Ok(Started::Refused(told))
+        }
+        Heard::Nothing => {
+            let ended = waitpid(payload, None).step("wait for the payload")?;
+            Err(fault("confine a call", format!("it ended before it was verified: {ended:?}")))
+        }
     }
-    if verified {
-        return Ok(Started::Running(Payload { pid: payload, pidfd, processes }));
-    }
-    let ended = waitpid(payload, None).step("wait for the payload")?;
-    Err(fault("confine a call", format!("it ended before it was verified: {ended:?}")))
 }
 
-/// Reaps until the payload ends, then ends and counts what it left behind.
-fn until_end(ground: &Ground, payload: &Payload) -> Result<Ending, WallFault> {
-    let (exit_code, signal) = loop {
-        let watching = match ground.plan {
-            Plan::Full => None,
-            Plan::Bare | Plan::Off => watch(payload)?,
-        };
-        match waitpid(None, watching) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == payload.pid => break (Some(code), None),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == payload.pid => {
-                break (None, Some(signal as i32));
+/// What a payload said before its socket ended.
+enum Heard {
+    Verified(Option<Refusals>),
+    Refused(FromInit),
+    Nothing,
+}
+
+/// Listens to a payload until it has become its program, and answers what its verification has the filter refuse.
+fn hear(ground: &Ground, told: OwnedFd, above: &Above) -> Result<Heard, WallFault> {
+    let mut words = Channel::<FromPayload>::new(told);
+    let mut refusals: Option<Refusals> = None;
+    let mut verified = false;
+    loop {
+        // Once it is verified the next refusals are its program's, and are told after the supervisor knows that it runs.
+        let trials = refusals.as_ref().filter(|_| !verified).and_then(Refusals::listener);
+        match words.wait_beside(None, trials.as_slice())? {
+            Received::Message(FromPayload::Filtered) => {
+                refusals = Some(Refusals::new(words.take_descriptor()?, above.clone()));
             }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(fault("wait for the payload", errno)),
+            Received::Message(FromPayload::Verified) => {
+                verified = true;
+                // What was refused so far were our own trials.
+                refusals.iter_mut().for_each(Refusals::forget);
+            }
+            Received::Message(FromPayload::Fault { fault, exec }) => {
+                return Ok(Heard::Refused(FromInit::NotStarted { fault, exec }));
+            }
+            Received::Message(FromPayload::BadDirectory(denial)) => {
+                return Ok(Heard::Refused(FromInit::BadDirectory(denial)));
+            }
+            Received::Closed if verified => return Ok(Heard::Verified(refusals)),
+            Received::Closed => return Ok(Heard::Nothing),
+            Received::Nothing => {
+                if let Some(refusals) = &mut refusals {
+                    refusals.answer(&ground.filter)?;
+                }
+            }
         }
-    };
+    }
+}
+
+/// Waits until the payload ends, then ends and counts what it left behind.
+fn until_end(
+    ground: &Ground,
+    payload: &mut Payload,
+    supervisor: BorrowedFd<'_>,
+    leaf: Option<&Leaf>,
+) -> Result<Ending, WallFault> {
+    let (exit_code, signal) = running::until_end(ground, payload, supervisor)?;
+    // From here on the kernel answers what the filter refuses: nobody is left who could be told.
+    payload.refusals = None;
     // Zombies are no processes any more: reap them before counting.
     while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()) {}
     let left_behind = match ground.plan {
         Plan::Full => end_namespace(),
-        Plan::Bare | Plan::Off => family::end(&[], END_TIME),
+        Plan::Bare | Plan::Off => {
+            // First nothing more is born, then what is there is ended.
+            if let Some(leaf) = leaf {
+                leaf.seal();
+            }
+            family::end(&[], END_TIME)
+        }
     };
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).step("read what the call used")?;
     let milliseconds = |time: nix::sys::time::TimeVal| {
@@ -239,7 +304,8 @@ fn until_end(ground: &Ground, payload: &Payload) -> Result<Ending, WallFault> {
         cpu_ms: milliseconds(usage.user_time()).saturating_add(milliseconds(usage.system_time())),
         max_rss_kb: u64::try_from(usage.max_rss()).unwrap_or(0),
     };
-    Ok(Ending { exit_code, signal, usage, left_behind, limits: LimitEvents::default() })
+    let limits = leaf.map(Leaf::events).unwrap_or_default();
+    Ok(Ending { exit_code, signal, usage, left_behind, limits })
 }
 
 /// Kills all others of this PID namespace; orphans are children of init, so reaping counts them.
@@ -267,19 +333,4 @@ fn reap_all(time: Duration) -> u32 {
             Err(_) => return reaped,
         }
     }
-}
-
-/// The kernel does not count processes of its uid 0, so without a namespace somebody else must: this init, many times
-/// a second. A call that exceeds its limit is ended as a whole. Returns how to wait next.
-fn watch(payload: &Payload) -> Result<Option<WaitPidFlag>, WallFault> {
-    if !nix::unistd::getuid().is_root() {
-        return Ok(None);
-    }
-    let mut watched = [PollFd::new(payload.pidfd.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut watched, PollTimeout::from(WATCH_EVERY_MS)) {
-        Ok(0) if family::count() > payload.processes => family::kill_all(),
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(errno) => return Err(fault("watch the payload", errno)),
-    }
-    Ok(Some(WaitPidFlag::WNOHANG))
 }

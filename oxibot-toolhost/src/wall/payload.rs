@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,15 +13,16 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use oxibot_proto::codec::frame;
 use oxibot_proto::message::Denial;
 
+use super::channel::send_message;
 use super::fault::{Step, fault};
 use super::grants::{Use, path_of};
 use super::init::Ground;
 use super::orders::{FromPayload, OURSELVES, Plan};
 use super::ruleset::Rules;
-use super::{family, limits, privileges, seccomp, verify};
+use super::seccomp::Above;
+use super::{limits, privileges, seccomp, verify};
 use crate::sys;
 use crate::wire::{Job, WallFault};
 
@@ -37,18 +37,25 @@ pub(super) struct Parts {
     pub(super) rules: Option<Rules>,
     pub(super) workspace: OwnedFd,
     pub(super) stdio: [OwnedFd; 3],
-    pub(super) status: std::io::PipeWriter,
+    pub(super) status: OwnedFd,
+    /// What a call without a PID namespace must not signal.
+    pub(super) above: Above,
 }
 
 /// Becomes the program, or says why not and ends.
 pub(super) fn run(ground: &Ground, parts: Parts) -> ! {
-    let mut status = parts.status;
-    let Err(told) =
-        become_program(ground, &parts.job, parts.rules, parts.workspace.as_fd(), &parts.stdio, &mut status);
-    if let Ok(bytes) = frame(&told) {
-        // Should even this fail, init sees the pipe end without `Verified` and reports that.
-        let _ = status.write_all(&bytes);
-    }
+    let status = parts.status.as_fd();
+    let Err(told) = become_program(
+        ground,
+        &parts.job,
+        parts.rules,
+        parts.workspace.as_fd(),
+        &parts.stdio,
+        &parts.above,
+        status,
+    );
+    // Should even this fail, init sees the socket end without `Verified` and reports that.
+    let _ = send_message(status, &told, &[]);
     sys::exit_now(NOT_STARTED)
 }
 
@@ -64,7 +71,8 @@ fn become_program(
     rules: Option<Rules>,
     workspace: BorrowedFd<'_>,
     stdio: &[OwnedFd; 3],
-    status: &mut std::io::PipeWriter,
+    above: &Above,
+    status: BorrowedFd<'_>,
 ) -> Result<Infallible, FromPayload> {
     // Its own session: no controlling terminal to type into, no process group shared with us.
     nix::unistd::setsid().step("start a session")?;
@@ -77,34 +85,28 @@ fn become_program(
     nix::unistd::dup2_stderr(stderr).step("connect stderr")?;
     // Everything of ours is close-on-exec already; this holds even if one was forgotten (CVE-2024-21626).
     sys::close_on_exec_from(3).step("close our descriptors")?;
-    let others = match ground.plan {
-        Plan::Full => 0,
-        // The user's own programs count too; a limit below what runs already would stop every call.
-        Plan::Bare | Plan::Off => family::tasks_of_this_user(),
-    };
-    limits::apply(&job.limits, others)?;
+    limits::apply(&job.limits, ground.plan, &ground.counted)?;
     // After every mount, and by the workspace handle: a path given by a model is never looked up from "/".
     enter_directory(workspace, path_of(&ground.profile.workspace), &job.directory)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(job.umask));
     match ground.plan {
-        Plan::Full | Plan::Bare => confine(ground, rules)?,
+        Plan::Full | Plan::Bare => confine(ground, rules, above, status)?,
         Plan::Off => {}
     }
-    let verified = frame(&FromPayload::Verified).step("encode a status")?;
-    status.write_all(&verified).step("report to init")?;
+    send_message(status, &FromPayload::Verified, &[])?;
     Err(execute(ground, job))
 }
 
 /// From here on the process has less with each line, and nothing is given back.
-fn confine(ground: &Ground, rules: Option<Rules>) -> Result<(), WallFault> {
+fn confine(
+    ground: &Ground,
+    rules: Option<Rules>,
+    above: &Above,
+    status: BorrowedFd<'_>,
+) -> Result<(), WallFault> {
     let rules = rules.ok_or_else(|| fault("confine a call", "no Landlock rules were made"))?;
     let canary = ground.canary.as_ref().ok_or_else(|| fault("confine a call", "there is no canary"))?;
     verify::control(canary)?;
-    // While `/proc` can still be read.
-    let above = match ground.plan {
-        Plan::Full => seccomp::Above::default(),
-        Plan::Bare | Plan::Off => family::above(),
-    };
     let bounding = privileges::expected_bounding()?;
     privileges::drop_all()?;
     // Needed by the next two for processes without capabilities; makes setuid programs plain programs.
@@ -112,7 +114,12 @@ fn confine(ground: &Ground, rules: Option<Rules>) -> Result<(), WallFault> {
     // After the last mount: Landlock forbids them all.
     rules.enforce()?;
     // Last, so that no step above needs an exception in it.
-    sys::install_filter(&seccomp::payload_filter(ground.plan, &above)?).step("install the seccomp filter")?;
+    if let Some(listener) = seccomp::install(&ground.filter, above)? {
+        // From here on a refused call waits for init's answer. Ours is not the last copy: a payload that kept one could
+        // answer for its own children.
+        send_message(status, &FromPayload::Filtered, &[listener.as_fd()])?;
+        drop(listener);
+    }
     verify::verify(ground.plan, canary, &ground.host, bounding)
 }
 

@@ -38,11 +38,24 @@ pub(crate) struct Start {
     pub(crate) config: Option<String>,
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
+    /// Relative to the directory that also holds `work`.
+    pub(crate) home: &'static str,
+    /// Where that directory is made.
+    pub(crate) within: Option<PathBuf>,
+    /// A path relative to it that is granted by `sandbox.read`.
+    pub(crate) grant: Option<&'static str>,
 }
 
 impl Start {
     pub(crate) fn plain() -> Self {
-        Self { config: None, arguments: Vec::new(), environment: Vec::new() }
+        Self {
+            config: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            home: "home",
+            within: None,
+            grant: None,
+        }
     }
 
     pub(crate) fn config(text: &str) -> Self {
@@ -55,20 +68,26 @@ impl Start {
     }
 
     fn spawn(self) -> (Child, UnixStream, TempDir) {
-        let directory = tempfile::tempdir().unwrap();
+        let parent = self.within.clone().unwrap_or_else(std::env::temp_dir);
+        let directory = tempfile::tempdir_in(parent).unwrap();
         std::fs::create_dir(directory.path().join("work")).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_oxibot-toolhost"));
         command
             .args(["serve", "--socket-fd", "0"])
             .arg("--home")
-            .arg(directory.path().join("home"))
+            .arg(directory.path().join(self.home))
             .arg("--workspace")
             .arg(directory.path().join("work"))
             .args(&self.arguments)
             .env_clear()
             .envs(self.environment);
-        if let Some(config) = self.config {
+        let granted = self.grant.map(|path| {
+            let path = directory.path().join(path);
+            std::fs::create_dir_all(&path).unwrap();
+            format!(r#"{{"sandbox": {{"read": ["{}"]}}}}"#, path.display())
+        });
+        if let Some(config) = self.config.or(granted) {
             let file = directory.path().join("config.json");
             std::fs::write(&file, config).unwrap();
             command.arg("--config").arg(file);
@@ -225,6 +244,11 @@ impl Host {
 
     /// Closes the connection and waits for the end.
     pub(crate) fn finish(mut self) -> ExitStatus {
+        self.hang_up()
+    }
+
+    /// As [`Host::finish`], and the directory stays.
+    pub(crate) fn hang_up(&mut self) -> ExitStatus {
         self.stream.shutdown(std::net::Shutdown::Both).unwrap();
         let start = Instant::now();
         loop {

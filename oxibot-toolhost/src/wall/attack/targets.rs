@@ -377,7 +377,7 @@ pub(in crate::wall) fn remove_planted(supervisor: u32) {
 impl Drop for Targets {
     fn drop(&mut self) {
         if let Some(planted) = &self.planted {
-            // A supervisor that has shut itself in cannot; then its nursery does.
+            // A supervisor that has shut itself in cannot; then their keeper does.
             let _ = fs::remove_dir_all(planted);
         }
     }
