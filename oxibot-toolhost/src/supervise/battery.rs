@@ -222,6 +222,7 @@ mod tests {
             protect: vec![],
             wanted: crate::wire::Wanted::Strongest,
             tmp_mb: 1,
+            limits: Limits::default(),
         };
         let around = crate::wall::attack::Around { home: None, config: None, log: None, profiles: &[] };
         let mut targets = Targets::prepare(around);

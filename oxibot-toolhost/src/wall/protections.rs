@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn what_an_old_landlock_does_not_cover_is_listed() {
         let landlock = |plan, abi| {
-            let obtained = describe(plan, abi, &USER, true, None);
+            let obtained = describe(plan, abi, &USER, &nothing(), Telling::Init, None);
             obtained.protections.into_iter().find(|p| p.name == "landlock").unwrap()
         };
         let debian = landlock(Plan::Bare, 2);

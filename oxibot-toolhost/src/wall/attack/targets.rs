@@ -446,6 +446,7 @@ mod tests {
             protect: vec![],
             wanted: crate::wire::Wanted::Strongest,
             tmp_mb: 1,
+            limits: oxibot_proto::settings::Limits::default(),
         };
         let made = place(&[&profile]).unwrap();
         assert!(!made.starts_with("/tmp"), "{made:?}");
