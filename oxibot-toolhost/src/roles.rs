@@ -1,5 +1,4 @@
-//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `settings`, `facts`, `attack`,
-//! `probe`.
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `settings`, `facts`, `attack`, `probe`.
 //!
 //! Each role is one call into the module that owns it. Only `serve`, `settings` and `facts` are started by people or by main.
 

@@ -873,8 +873,6 @@ pub fn close_from(first: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-// --- supervise
-
 // --- facts
 
 /// What the kernel knows of its own clock. Changes nothing and needs no privilege.

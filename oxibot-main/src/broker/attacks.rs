@@ -55,7 +55,7 @@ impl Attacks {
         match message {
             ToMain::Attacked(attacked) if self.taken < MOST => {
                 self.taken = self.taken.saturating_add(1);
-                Ok(Some(attacked))
+                Ok(Some(*attacked))
             }
             ToMain::AttackDone(done) => {
                 self.over = true;

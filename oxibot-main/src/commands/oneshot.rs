@@ -14,7 +14,7 @@ use crate::config::{Environment, Loaded, Paths};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
 use crate::launch::{LaunchOptions, Purpose, Toolhost, start_toolhost};
-use crate::render::terminal;
+use crate::render::{neutral, terminal};
 
 use super::fault::{self, Fault, warn_of};
 
@@ -98,7 +98,19 @@ pub(super) fn start(global: &Global, workspaces: &[PathBuf]) -> Result<Ready, Fa
         Err(refusal) => return Err(refusal.explain(global, toolhost)),
     };
     match fault::load(global) {
-        Ok(loaded) => Ok(Ready { greeted, loaded, toolhost }),
+        Ok(loaded) => {
+            // Only now there is a log: what it is to say is in the configuration.
+            let hello = &greeted.hello;
+            tracing::info!(pid = toolhost.id(), build = %neutral::line(&hello.build, 40), "the toolhost runs");
+            tracing::debug!(
+                level = hello.wall.level.name(),
+                landlock_abi = hello.wall.landlock_abi,
+                protections = hello.wall.protections.len(),
+                workspaces = hello.workspaces.len(),
+                "the toolhost said hello"
+            );
+            Ok(Ready { greeted, loaded, toolhost })
+        }
         Err(fault) => {
             drop(greeted);
             finish(toolhost);
@@ -190,8 +202,24 @@ pub(super) fn greet(socket: UnixStream) -> Result<Greeted, Refusal> {
 }
 
 impl Refusal {
+    /// Waits for the end of the toolhost, whose status tells more, and says what it was.
     fn explain(self, global: &Global, toolhost: Toolhost) -> Fault {
         let status = toolhost.finish().ok().and_then(|status| status.code());
+        let said = "the toolhost refused to start; it says why on standard error";
+        match (self.0, status) {
+            (BrokerError::Bye(reason), _) => Self(BrokerError::Bye(reason)).fault(global),
+            // It may be the configuration: then we can name the place.
+            (_, Some(78)) => match fault::load_quietly(global) {
+                Err(error) => Fault::from(error),
+                Ok(_) => Fault::new(Exit::Configuration, "configuration", said.to_owned()),
+            },
+            (_, Some(2)) => Fault::new(Exit::Usage, "usage", said.to_owned()),
+            (error, Some(_) | None) => Fault::from(error),
+        }
+    }
+
+    /// What it was, from what was said alone.
+    pub(super) fn fault(self, global: &Global) -> Fault {
         if let BrokerError::Bye(CloseReason::CannotStart { reason, configuration }) = &self.0 {
             return match fault::load_quietly(global) {
                 // Main names the place as well.
@@ -199,16 +227,7 @@ impl Refusal {
                 Ok(_) | Err(_) => Fault::refused(reason, *configuration),
             };
         }
-        let said = "the toolhost refused to start; it says why on standard error";
-        match status {
-            // It may be the configuration: then we can name the place.
-            Some(78) => match fault::load_quietly(global) {
-                Err(error) => Fault::from(error),
-                Ok(_) => Fault::new(Exit::Configuration, "configuration", said.to_owned()),
-            },
-            Some(2) => Fault::new(Exit::Usage, "usage", said.to_owned()),
-            Some(_) | None => Fault::from(self.0),
-        }
+        Fault::from(self.0)
     }
 }
 
@@ -222,6 +241,7 @@ fn confined(
     let plan = plan(needs, &greeted, loaded, Some(toolhost))?;
     let confined = confine(&plan)?;
     warn_of(&confined);
+    tracing::debug!("this process is confined");
     let runtime = confined.small_runtime().map_err(|error| {
         Fault::new(Exit::Internal, "runtime", format!("cannot start the runtime: {error}"))
     })?;

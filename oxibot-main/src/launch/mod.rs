@@ -13,7 +13,6 @@ mod toolhost;
 use std::io;
 use std::path::PathBuf;
 
-pub(crate) use binary::is_private_group;
 pub use binary::{Program, find_toolhost};
 pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;

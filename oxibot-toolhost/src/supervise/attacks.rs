@@ -166,7 +166,7 @@ impl Broker {
             result,
             detail,
         };
-        self.send(link, &ToMain::Attacked(told), now);
+        self.send(link, &ToMain::Attacked(Box::new(told)), now);
     }
 }
 

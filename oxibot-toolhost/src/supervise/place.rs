@@ -6,12 +6,14 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use oxibot_proto::message::{Level, Proven};
+use oxibot_proto::settings::Limits;
+use oxibot_proto::view::View;
 
 use super::battery::{Battery, Unproven};
 use super::desk::{Answer, Desk};
 use super::sockets::Others;
 use super::workspace::Workspace;
-use crate::wall::{Nursery, ReadyInit, Zygote, ZygoteEvent};
+use crate::wall::{self, Nursery, ReadyInit, Zygote, ZygoteEvent};
 use crate::wire::{Profile, ToZygote, WallFault};
 
 /// Inits that wait ready beyond those that are needed at once.
@@ -118,6 +120,11 @@ impl Place {
         let held = battery.prove(zygote, &self.profile)?;
         self.proven = Some(Proven::Start);
         Ok(held)
+    }
+
+    /// What a call here could see and do, for explanations.
+    pub(crate) fn facts(&self, directory: &[u8], limits: Limits) -> Option<Box<View>> {
+        wall::facts(&self.profile, self.level, directory, limits)
     }
 
     /// Zygotes alive.

@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User, geteuid};
 
 use crate::config::file::shell;
 use crate::config::{Loaded, Paths};
-use crate::launch::is_private_group;
+use crate::trust::is_private_group;
 
 use super::report::{Check, State};
 
