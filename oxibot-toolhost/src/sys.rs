@@ -475,12 +475,79 @@ pub enum Attempt {
     SeccompListener,
     ReadImpliesExec,
     TypeIntoTerminal,
+    PasteIntoTerminal,
     DeviceNode,
+    DiskNode,
+    Fsconfig,
+    Fsmount,
+    Fspick,
+    Statmount,
+    OpenTreeAttr,
+    ProcessVmWritev,
+    ProcessMadvise,
+    ProcessMrelease,
+    RequestKey,
+    IoUringEnter,
+    IoUringRegister,
+    FanotifyMark,
+    InitModule,
+    DeleteModule,
+    Swapoff,
+    Acct,
+    Quotactl,
+    Settimeofday,
+    ClockSettime,
+    ClockAdjtime,
+    Sethostname,
+    Setdomainname,
+    MovePages,
+    MigratePages,
+    MemfdSecret,
+    RemapOwnMemory,
+    /// x86_64 only, elsewhere ENOSYS.
+    KexecFileLoad,
+    /// x86_64 only, elsewhere ENOSYS.
+    Iopl,
+    /// x86_64 only, elsewhere ENOSYS.
+    Ioperm,
+    /// x86_64 only, elsewhere ENOSYS.
+    ModifyLdt,
+    /// Its limits, read and written with nothing.
+    LimitsOf(i32),
+    /// Its processors, with an empty set.
+    ProcessorsOf(i32),
+    /// Its priority, set to what it is.
+    PriorityOf(i32),
+    /// Its place in the queue of the disk, set to the default.
+    DiskPriorityOf(i32),
+    /// Signal 0 to its main thread.
+    ThreadOf(i32),
+    /// Signal 0 to whoever may be signalled.
+    Everybody,
+    /// A System V segment, attached for reading.
+    Segment(i32),
+    /// Locked securebits, opened again.
+    UnlockSecurebits,
+    /// An empty list of groups.
+    Setgroups,
+    /// Another user.
+    Setresuid,
     /// Family, type, protocol.
     Socket(i32, i32, i32),
     /// `getpid` by its x32 number.
     X32,
 }
+
+/// What an attempt to make a device node makes in the working directory, should it succeed.
+pub const NODE: &str = ".oxibot-attack-node";
+const NODE_NAME: &CStr = c".oxibot-attack-node";
+
+/// Numbers of system calls that only x86_64 has; `-1` answers ENOSYS.
+#[cfg(target_arch = "x86_64")]
+const OF_X86: [libc::c_long; 4] =
+    [libc::SYS_kexec_file_load, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
+#[cfg(not(target_arch = "x86_64"))]
+const OF_X86: [libc::c_long; 4] = [-1; 4];
 
 /// Makes an [`Attempt`]. `Ok` means the call went through.
 ///
@@ -491,13 +558,19 @@ pub fn attempt(attempt: Attempt) -> nix::Result<()> {
     const READ_IMPLIES_EXEC: libc::c_long = 0x0040_0000;
     /// CMD_SIZE_BUFFER of syslog(2): reads nothing.
     const SIZE_OF_LOG: libc::c_long = 10;
+    /// By number: libc does not have them everywhere.
+    const STATMOUNT: libc::c_long = 457;
+    const OPEN_TREE_ATTR: libc::c_long = 467;
+    const SOMEBODY: libc::c_long = 12_345;
     let null_device = libc::c_long::try_from(libc::makedev(1, 3)).unwrap_or(0x103);
     let node = libc::c_long::from(libc::S_IFCHR | 0o600);
     let here = libc::c_long::from(libc::AT_FDCWD);
     let user = libc::c_long::from(libc::CLONE_NEWUSER);
     let child = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
-    let name: &CStr = c".oxibot-attack-node";
-    let name = name.as_ptr() as libc::c_long;
+    let disk = libc::c_long::from(libc::S_IFBLK | 0o600);
+    let ram = libc::c_long::try_from(libc::makedev(1, 0)).unwrap_or(0x100);
+    let name = NODE_NAME.as_ptr() as libc::c_long;
+    let [kexec_file_load, iopl, ioperm, modify_ldt] = OF_X86;
     let (number, a, b, c, d): (libc::c_long, libc::c_long, libc::c_long, libc::c_long, libc::c_long) =
         match attempt {
             Attempt::Mount => (libc::SYS_mount, 0, 0, 0, 0),
@@ -532,7 +605,50 @@ pub fn attempt(attempt: Attempt) -> nix::Result<()> {
             Attempt::SeccompListener => (libc::SYS_seccomp, 1, 8, 0, 0),
             Attempt::ReadImpliesExec => (libc::SYS_personality, READ_IMPLIES_EXEC, 0, 0, 0),
             Attempt::TypeIntoTerminal => (libc::SYS_ioctl, 0, libc::TIOCSTI as libc::c_long, 0, 0),
+            Attempt::PasteIntoTerminal => (libc::SYS_ioctl, 0, libc::TIOCLINUX as libc::c_long, 0, 0),
             Attempt::DeviceNode => (libc::SYS_mknodat, here, name, node, null_device),
+            Attempt::DiskNode => (libc::SYS_mknodat, here, name, disk, ram),
+            Attempt::Fsconfig => (libc::SYS_fsconfig, -1, -1, 0, 0),
+            Attempt::Fsmount => (libc::SYS_fsmount, -1, -1, 0, 0),
+            Attempt::Fspick => (libc::SYS_fspick, -1, 0, -1, 0),
+            Attempt::Statmount => (STATMOUNT, 0, 0, 0, -1),
+            Attempt::OpenTreeAttr => (OPEN_TREE_ATTR, -1, 0, -1, 0),
+            Attempt::ProcessVmWritev => (libc::SYS_process_vm_writev, 1, 0, 0, 0),
+            Attempt::ProcessMadvise => (libc::SYS_process_madvise, -1, 0, 0, 0),
+            Attempt::ProcessMrelease => (libc::SYS_process_mrelease, -1, 0, 0, 0),
+            Attempt::RequestKey => (libc::SYS_request_key, 0, 0, 0, 0),
+            Attempt::IoUringEnter => (libc::SYS_io_uring_enter, -1, 0, 0, 0),
+            Attempt::IoUringRegister => (libc::SYS_io_uring_register, -1, 0, 0, 0),
+            Attempt::FanotifyMark => (libc::SYS_fanotify_mark, -1, 0, 0, 0),
+            Attempt::InitModule => (libc::SYS_init_module, 0, 0, 0, 0),
+            Attempt::DeleteModule => (libc::SYS_delete_module, 0, 0, 0, 0),
+            Attempt::Swapoff => (libc::SYS_swapoff, 0, 0, 0, 0),
+            // Not null, which would switch accounting off.
+            Attempt::Acct => (libc::SYS_acct, -1, 0, 0, 0),
+            Attempt::Quotactl => (libc::SYS_quotactl, -1, 0, 0, 0),
+            Attempt::Settimeofday => (libc::SYS_settimeofday, 0, 0, 0, 0),
+            Attempt::ClockSettime => (libc::SYS_clock_settime, 0, 0, 0, 0),
+            Attempt::ClockAdjtime => (libc::SYS_clock_adjtime, 0, 0, 0, 0),
+            Attempt::Sethostname => (libc::SYS_sethostname, 0, -1, 0, 0),
+            Attempt::Setdomainname => (libc::SYS_setdomainname, 0, -1, 0, 0),
+            Attempt::MovePages => (libc::SYS_move_pages, 0, 0, 0, 0),
+            Attempt::MigratePages => (libc::SYS_migrate_pages, 0, 0, 0, 0),
+            Attempt::MemfdSecret => (libc::SYS_memfd_secret, -1, 0, 0, 0),
+            Attempt::RemapOwnMemory => (libc::SYS_prctl, libc::PR_SET_MM.into(), -1, 0, 1),
+            Attempt::KexecFileLoad => (kexec_file_load, -1, -1, 0, 0),
+            Attempt::Iopl => (iopl, 0, 0, 0, 0),
+            Attempt::Ioperm => (ioperm, 0, 0, 0, 0),
+            Attempt::ModifyLdt => (modify_ldt, -1, 0, 0, 0),
+            Attempt::LimitsOf(pid) => (libc::SYS_prlimit64, pid.into(), 0, 0, 0),
+            Attempt::ProcessorsOf(pid) => (libc::SYS_sched_setaffinity, pid.into(), 0, 0, 0),
+            Attempt::PriorityOf(pid) => (libc::SYS_setpriority, 0, pid.into(), priority_of(pid)?, 0),
+            Attempt::DiskPriorityOf(pid) => (libc::SYS_ioprio_set, 1, pid.into(), 0, 0),
+            Attempt::ThreadOf(pid) => (libc::SYS_tgkill, pid.into(), pid.into(), 0, 0),
+            Attempt::Everybody => (libc::SYS_kill, -1, 0, 0, 0),
+            Attempt::Segment(id) => (libc::SYS_shmat, id.into(), 0, libc::SHM_RDONLY.into(), 0),
+            Attempt::UnlockSecurebits => (libc::SYS_prctl, libc::PR_SET_SECUREBITS.into(), 0, 0, 0),
+            Attempt::Setgroups => (libc::SYS_setgroups, 0, 0, 0, 0),
+            Attempt::Setresuid => (libc::SYS_setresuid, SOMEBODY, SOMEBODY, SOMEBODY, 0),
             Attempt::Socket(family, kind, protocol) => {
                 (libc::SYS_socket, family.into(), kind.into(), protocol.into(), 0)
             }
@@ -544,6 +660,66 @@ pub fn attempt(attempt: Attempt) -> nix::Result<()> {
     if attempt == Attempt::CloneUser && result == 0 {
         exit_now(0);
     }
+    Errno::result(result).map(drop)
+}
+
+/// What `setpriority` takes to change nothing.
+fn priority_of(pid: i32) -> nix::Result<libc::c_long> {
+    // SAFETY: integer arguments only.
+    let raw = unsafe { libc::syscall(libc::SYS_getpriority, 0, pid) };
+    // The kernel answers 20 minus the priority, so that an error can be told from one.
+    Ok(libc::c_long::from(20).saturating_sub(Errno::result(raw)?))
+}
+
+/// A System V segment that anybody may attach, as a target. It is gone with the process, or when dropped.
+#[derive(Debug)]
+pub struct Segment {
+    id: libc::c_int,
+    mapped: std::ptr::NonNull<libc::c_void>,
+}
+
+impl Segment {
+    /// Makes one, attaches it and marks it for removal: Linux lets others attach it as long as we do.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn new() -> nix::Result<Self> {
+        // SAFETY: integer arguments only.
+        let id = unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, libc::IPC_CREAT | 0o666) };
+        let id = Errno::result(id)?;
+        // SAFETY: a null address lets the kernel choose a free one; nothing ever reads or writes there.
+        let mapped = unsafe { libc::shmat(id, std::ptr::null(), libc::SHM_RDONLY) };
+        // SAFETY: IPC_RMID takes no pointer.
+        let marked = unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
+        // The kernel answers -1 for an error, which is no address.
+        let mapped = if mapped.addr() == usize::MAX { None } else { std::ptr::NonNull::new(mapped) };
+        let segment = Self { id, mapped: mapped.ok_or(Errno::ENOMEM)? };
+        Errno::result(marked).map(|_| segment)
+    }
+
+    /// Its number in this IPC namespace.
+    #[must_use]
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: `mapped` is what shmat answered, and nothing refers into it.
+        let _ = unsafe { libc::shmdt(self.mapped.as_ptr()) };
+    }
+}
+
+/// Gives a file an extended attribute of the user's, as an attacker would mark it.
+///
+/// # Errors
+/// What the kernel answers; ENOTSUP where the file system has none.
+pub fn set_attribute(path: &CStr) -> nix::Result<()> {
+    let (name, value) = (c"user.oxibot", b"x");
+    // SAFETY: path and name are valid strings, and `value` is as long as is said.
+    let result =
+        unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     Errno::result(result).map(drop)
 }
 
@@ -722,7 +898,7 @@ pub fn kernel_clock() -> nix::Result<KernelClock> {
     Ok(KernelClock { synchronised, max_error_us: clock.maxerror })
 }
 
-// --- supervise
+// --- tests
 
 /// Any system call at all, for the test that executes every rule of the filter.
 ///

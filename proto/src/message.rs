@@ -54,6 +54,9 @@ pub enum ToToolhost {
     Status,
     /// Emergency stop. Answered by [`ToMain::Stopped`].
     Stop(StopScope),
+    /// Try every attack on the wall of the default workspace, each in a call of its own. Answered by one
+    /// [`ToMain::Attacked`] for each, then [`ToMain::AttackDone`]. Only a toolhost that was started for it does.
+    Attack,
 }
 
 /// Toolhost to main.
@@ -87,6 +90,10 @@ pub enum ToMain {
     Stopped(Stopped),
     /// The toolhost closes the connection and says why.
     Bye(CloseReason),
+    /// One attack of a [`ToToolhost::Attack`] was tried.
+    Attacked(Box<Attacked>),
+    /// The end of [`ToToolhost::Attack`].
+    AttackDone(AttackDone),
 }
 
 /// Who is calling.
@@ -566,6 +573,42 @@ pub struct Stopped {
     pub ended: u32,
     /// New calls are refused from now on.
     pub refusing: bool,
+}
+
+/// What came of one attack on the wall.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Attacked {
+    /// Stable name.
+    pub id: String,
+    /// The protection it is aimed at, as in [`Wall::protections`].
+    pub protection: String,
+    /// What answered, as far as it can be told; what was expected to, where it got through.
+    pub mechanism: String,
+    /// The kernel feature behind that.
+    pub feature: String,
+    /// Whether it was held.
+    pub result: AttackResult,
+    /// The kernel's answer, or why it was not tried.
+    pub detail: String,
+}
+
+/// Whether an attack was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttackResult {
+    /// The wall refused it.
+    Held,
+    /// It got through, or it did not end in a way that proves anything.
+    Broken,
+    /// There is nothing to attack here, or it is a named gap of the level.
+    Skipped,
+}
+
+/// The end of a series of attacks.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct AttackDone {
+    /// Why no attack was tried, if none was.
+    pub refused: Option<String>,
 }
 
 /// Why the toolhost closes a connection.

@@ -45,6 +45,7 @@ impl ToToolhost {
             Self::Taken(_) => "Taken",
             Self::Status => "Status",
             Self::Stop(_) => "Stop",
+            Self::Attack => "Attack",
         }
     }
 
@@ -57,11 +58,23 @@ impl ToToolhost {
             (Self::Hello(_), Stage::Greeting) => true,
             (Self::Hello(_), Stage::Open | Stage::Draining | Stage::Closed) => false,
             (
-                Self::ListTools | Self::Call(_) | Self::Judge(_) | Self::Run(_) | Self::Put(_) | Self::Get(_),
+                Self::ListTools
+                | Self::Call(_)
+                | Self::Judge(_)
+                | Self::Run(_)
+                | Self::Put(_)
+                | Self::Get(_)
+                | Self::Attack,
                 Stage::Open,
             ) => true,
             (
-                Self::ListTools | Self::Call(_) | Self::Judge(_) | Self::Run(_) | Self::Put(_) | Self::Get(_),
+                Self::ListTools
+                | Self::Call(_)
+                | Self::Judge(_)
+                | Self::Run(_)
+                | Self::Put(_)
+                | Self::Get(_)
+                | Self::Attack,
                 Stage::Greeting | Stage::Draining | Stage::Closed,
             ) => false,
             (
@@ -131,6 +144,8 @@ impl ToMain {
             Self::Status(_) => "Status",
             Self::Stopped(_) => "Stopped",
             Self::Bye(_) => "Bye",
+            Self::Attacked(_) => "Attacked",
+            Self::AttackDone(_) => "AttackDone",
         }
     }
 
@@ -156,7 +171,9 @@ impl ToMain {
                 | Self::GetChunk(_)
                 | Self::TransferEnd(_)
                 | Self::Status(_)
-                | Self::Stopped(_),
+                | Self::Stopped(_)
+                | Self::Attacked(_)
+                | Self::AttackDone(_),
                 Stage::Open | Stage::Draining,
             ) => true,
             (
@@ -171,7 +188,9 @@ impl ToMain {
                 | Self::GetChunk(_)
                 | Self::TransferEnd(_)
                 | Self::Status(_)
-                | Self::Stopped(_),
+                | Self::Stopped(_)
+                | Self::Attacked(_)
+                | Self::AttackDone(_),
                 Stage::Greeting | Stage::Closed,
             ) => false,
         };
@@ -202,6 +221,7 @@ mod tests {
     #[test]
     fn new_work_is_illegal_while_draining_and_running_work_is_not() {
         assert!(ToToolhost::ListTools.check(Stage::Draining).is_err());
+        assert!(ToToolhost::Attack.check(Stage::Draining).is_err());
         assert!(ToToolhost::Cancel(CallNumber(1)).check(Stage::Draining).is_ok());
     }
 

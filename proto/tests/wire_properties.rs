@@ -2,8 +2,8 @@
 
 use oxibot_proto::codec::{Decoder, frame};
 use oxibot_proto::message::{
-    CallNumber, CallRequest, CallResult, Denial, Level, Origin, Outcome, Output, RunRequest, StdinChunk,
-    ToMain, ToToolhost, Usage,
+    AttackDone, AttackResult, Attacked, CallNumber, CallRequest, CallResult, Denial, Level, Origin, Outcome,
+    Output, RunRequest, StdinChunk, ToMain, ToToolhost, Usage,
 };
 use oxibot_proto::settings::Limits;
 use oxibot_proto::view::{Network, Rest, Temporary, View};
@@ -17,6 +17,7 @@ fn to_toolhost() -> impl Strategy<Value = ToToolhost> {
     prop_oneof![
         Just(ToToolhost::ListTools),
         Just(ToToolhost::Status),
+        Just(ToToolhost::Attack),
         any::<u64>().prop_map(|n| ToToolhost::Cancel(CallNumber(n))),
         (any::<u64>(), prop::collection::vec(any::<u8>(), 0..2000))
             .prop_map(|(n, data)| ToToolhost::Stdin(StdinChunk { call: CallNumber(n), data })),
@@ -61,6 +62,24 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn to_main() -> impl Strategy<Value = ToMain> {
+    prop_oneof![result(), attacked(), prop::option::of(".{0,40}").prop_map(done)]
+}
+
+fn done(refused: Option<String>) -> ToMain {
+    ToMain::AttackDone(AttackDone { refused })
+}
+
+fn attacked() -> impl Strategy<Value = ToMain> {
+    let result =
+        prop_oneof![Just(AttackResult::Held), Just(AttackResult::Broken), Just(AttackResult::Skipped)];
+    (".{0,20}", ".{0,20}", ".{0,20}", ".{0,20}", result, ".{0,60}").prop_map(
+        |(id, protection, mechanism, feature, result, detail)| {
+            ToMain::Attacked(Box::new(Attacked { id, protection, mechanism, feature, result, detail }))
+        },
+    )
+}
+
+fn result() -> impl Strategy<Value = ToMain> {
     let head = prop::collection::vec(any::<u8>(), 0..2000);
     (any::<u64>(), outcome(), any::<Option<i32>>(), head, any::<u64>(), view()).prop_map(
         |(n, outcome, exit_code, head, total_bytes, view)| {

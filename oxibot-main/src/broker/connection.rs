@@ -236,7 +236,8 @@ impl Task {
                     | ToToolhost::Get(_)
                     | ToToolhost::Taken(_)
                     | ToToolhost::Status
-                    | ToToolhost::Stop(_) => return Ok(()),
+                    | ToToolhost::Stop(_)
+                    | ToToolhost::Attack => return Ok(()),
                 };
                 self.ledger.call(number, tool, run, pending);
                 self.refusable(number, &message)
@@ -290,7 +291,8 @@ impl Task {
                     | ToToolhost::Get(_)
                     | ToToolhost::Taken(_)
                     | ToToolhost::Status
-                    | ToToolhost::Stop(_) => false,
+                    | ToToolhost::Stop(_)
+                    | ToToolhost::Attack => false,
                 };
                 if known { self.send(&message) } else { Ok(()) }
             }

@@ -258,6 +258,8 @@ impl Ledger {
                 }
                 Some(Entry::Call(_) | Entry::Judge(_)) | None => wrong("for no transfer of ours"),
             },
+            // Asked for by `doctor --attack` alone, which has a connection of its own.
+            ToMain::Attacked(_) | ToMain::AttackDone(_) => wrong("unasked"),
             ToMain::Hello(_) | ToMain::Bye(_) => wrong("out of turn"),
         }
     }

@@ -5,6 +5,7 @@
 //! that waits then gets an `internal` result, and none hangs. Nothing here decides what a tool may do, and nothing is
 //! ever repeated: a call whose answer was lost stays lost.
 
+mod attacks;
 mod call;
 mod connection;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use oxibot_proto::message::{
 };
 use tokio::sync::oneshot;
 
+pub use attacks::Attacks;
 pub use call::{CallEvent, PendingCall, RunInput};
 pub use connection::Connection;
 pub use greeting::{Greeted, greet, greet_within};

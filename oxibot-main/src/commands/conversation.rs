@@ -8,7 +8,7 @@ use crate::cli::{AgentArgs, Global};
 use crate::config::Logging;
 use crate::confine::{Network, confine};
 use crate::exit::Exit;
-use crate::launch::{self, Control, ControlEvent, receive_handover};
+use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive_handover};
 use crate::render::terminal::{self, Terminal};
 
 use super::agent::{self, Prepared};
@@ -35,6 +35,7 @@ pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
         // The launcher reads no configuration: its log is what the command line and the environment say.
         crate::logging::start(global, &Logging::default())
             .and_then(|()| oneshot::launch_options(global, &[]))
+            .map(|options| LaunchOptions { purpose: Purpose::LongLived, ..options })
             .and_then(|options| Ok(launch::launch(&options, super::typed())?))
     };
     ended.unwrap_or_else(|fault| fault.report(args.json))

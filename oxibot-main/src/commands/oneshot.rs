@@ -13,7 +13,7 @@ use crate::cli::Global;
 use crate::config::{Environment, Loaded, Paths};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
-use crate::launch::{LaunchOptions, Toolhost, start_toolhost};
+use crate::launch::{LaunchOptions, Purpose, Toolhost, start_toolhost};
 use crate::render::{neutral, terminal};
 
 use super::fault::{self, Fault, warn_of};
@@ -128,6 +128,16 @@ pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Toolhost), F
     }
 }
 
+/// A toolhost that is there to be attacked.
+pub(super) fn start_for_attack(global: &Global) -> Result<(Greeted, Toolhost), Fault> {
+    let options = LaunchOptions { purpose: Purpose::Attack, ..launch_options(global, &[])? };
+    let (socket, toolhost) = start_toolhost(&options)?;
+    match greet(socket) {
+        Ok(greeted) => Ok((greeted, toolhost)),
+        Err(refusal) => Err(refusal.explain(global, toolhost)),
+    }
+}
+
 /// What a toolhost says of itself, nothing having been asked of it.
 pub(super) struct Seen {
     /// Its hello.
@@ -167,7 +177,7 @@ pub(super) fn look(global: &Global) -> Result<Seen, Fault> {
     }
 }
 
-/// What the toolhost is started with. Only paths are looked up; no file is read.
+/// What the toolhost of a command that does one thing is started with. Only paths are looked up; no file is read.
 pub(super) fn launch_options(global: &Global, workspaces: &[PathBuf]) -> Result<LaunchOptions, Fault> {
     let paths = Paths::find(&super::options(global), &Environment::of_process())?;
     // A file that was named must be there; the usual one may be absent.
@@ -178,6 +188,7 @@ pub(super) fn launch_options(global: &Global, workspaces: &[PathBuf]) -> Result<
         home: paths.home,
         workspaces: workspaces.to_vec(),
         no_sandbox: global.no_sandbox,
+        purpose: Purpose::OneShot,
         require: None,
     })
 }

@@ -17,7 +17,7 @@ pub use binary::{Program, find_toolhost};
 pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;
 pub use launcher::{join_launcher, launch};
-pub use toolhost::{LaunchOptions, Toolhost, start_toolhost};
+pub use toolhost::{LaunchOptions, Purpose, Toolhost, start_toolhost};
 
 /// Something could not be started. Each variant says who could have caused it and what to do.
 #[derive(Debug, thiserror::Error)]

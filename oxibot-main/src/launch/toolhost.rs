@@ -36,12 +36,25 @@ pub struct LaunchOptions {
     pub workspaces: Vec<PathBuf>,
     /// How often `--no-sandbox` was given.
     pub no_sandbox: u8,
+    /// What it is started for.
+    pub purpose: Purpose,
     /// Only to be looked at: the least level it may start with, whatever the configuration requires.
     pub require: Option<Level>,
 }
 
 /// How a level is required through the environment.
 const REQUIRE: &str = "OXIBOT_SANDBOX__REQUIRE";
+
+/// What a toolhost is started for, which decides how it proves its wall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It stays: the wall is attacked at every start.
+    LongLived,
+    /// A command that does one thing: a pass recorded within a day may count.
+    OneShot,
+    /// To be attacked, and for nothing else.
+    Attack,
+}
 
 /// A toolhost that was started. Dropping it leaves the process to end by itself when its socket closes.
 #[derive(Debug)]
@@ -135,6 +148,11 @@ fn arguments(options: &LaunchOptions) -> Vec<OsString> {
     for workspace in &options.workspaces {
         arguments.extend(["--workspace".into(), workspace.clone().into_os_string()]);
     }
+    match options.purpose {
+        Purpose::LongLived => {}
+        Purpose::OneShot => arguments.push("--one-shot".into()),
+        Purpose::Attack => arguments.push("--attack".into()),
+    }
     arguments.extend((0..options.no_sandbox).map(|_| "--no-sandbox".into()));
     arguments
 }
@@ -198,6 +216,7 @@ mod tests {
             home: "/h".into(),
             workspaces: vec!["/a".into(), "/b".into()],
             no_sandbox: 2,
+            purpose: Purpose::LongLived,
             require: None,
         };
         let written: Vec<_> =

@@ -12,10 +12,10 @@ use oxibot_proto::message::{
 use oxibot_proto::settings::MAX_TIMEOUT_SECONDS;
 use oxibot_proto::state::Stage;
 
+use super::attacks::only_attacks;
 use super::audit::{Subject, capped};
 use super::broker::Broker;
 use super::calls::{Body, Call, Finished, Plan, Shape};
-use super::place::Place;
 use super::{environment, policy};
 use crate::tools::{self, ToolRequest};
 use crate::wire::{FilesWork, Job, Sockets};
@@ -111,6 +111,7 @@ impl Broker {
                 let stopped = self.stop_calls(scope, now);
                 self.send(link, &ToMain::Stopped(stopped), now);
             }
+            ToToolhost::Attack => self.attack(link, now),
         }
     }
 
@@ -292,15 +293,18 @@ impl Broker {
         if self.stop.is_set() {
             return self.refuse(link, &asked, Outcome::Denied(stop_denial()), now);
         }
+        if self.range.is_some() {
+            return self.refuse(link, &asked, Outcome::Denied(only_attacks()), now);
+        }
         if let Some(denied) = denied {
             return self.refuse(link, &asked, denied, now);
         }
         let subject = self.subject(&asked, place);
-        let level = self.places.get(place).map_or(self.fixed.wall.level, Place::level);
-        if let Err(error) = self.audit.call(&subject, "allow", None, level) {
+        let wall = self.wall_of(place);
+        if let Err(error) = self.audit.call(&subject, "allow", None, wall.0) {
             let message = format!("audit.unwritable: {error}");
             let finished = Finished::plain(Outcome::Internal { message });
-            return self.deliver(link, asked.number, &subject, finished, (level, Duration::ZERO), now);
+            return self.deliver(link, asked.number, &subject, finished, (wall, Duration::ZERO), now);
         }
         let waiting =
             self.queue.iter().filter(|key| self.calls.get(key).is_some_and(|c| c.link == link)).count();
@@ -317,6 +321,7 @@ impl Broker {
         let call = Call {
             link,
             number: asked.number,
+            attack: None,
             origin,
             place,
             subject,
@@ -343,7 +348,7 @@ impl Broker {
     fn refuse(&mut self, link: u64, asked: &Asked, outcome: Outcome, now: Instant) {
         let place = self.place_of(asked.workspace.as_deref()).unwrap_or_default();
         let subject = self.subject(asked, place);
-        let level = self.places.get(place).map_or(self.fixed.wall.level, Place::level);
+        let wall = self.wall_of(place);
         let (verdict, rule) = match &outcome {
             Outcome::Denied(denial) => ("block", Some(denial.rule.as_str())),
             Outcome::NeedsApproval(denial) => ("ask", Some(denial.rule.as_str())),
@@ -354,10 +359,10 @@ impl Broker {
             | Outcome::Killed { .. }
             | Outcome::Internal { .. } => ("invalid", None),
         };
-        if let Err(error) = self.audit.call(&subject, verdict, rule, level) {
+        if let Err(error) = self.audit.call(&subject, verdict, rule, wall.0) {
             self.log.line(&error.to_string(), now);
         }
-        self.deliver(link, asked.number, &subject, Finished::plain(outcome), (level, Duration::ZERO), now);
+        self.deliver(link, asked.number, &subject, Finished::plain(outcome), (wall, Duration::ZERO), now);
     }
 
     fn judgement(&self, request: &CallRequest) -> Judgement {

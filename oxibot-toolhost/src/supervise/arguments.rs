@@ -14,8 +14,21 @@ pub(crate) struct Serve {
     pub(crate) workspaces: Vec<PathBuf>,
     /// How often `--no-sandbox` was given. Root must give it twice.
     pub(crate) no_sandbox: u8,
+    /// What is served, which decides how the wall is proven.
+    pub(crate) purpose: Purpose,
     /// Build the wall as if the kernel refused namespaces. Lowers what is reported with what is enforced.
     pub(crate) without_namespaces: bool,
+}
+
+/// What a toolhost is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A conversation, a gateway, an editor: the wall is attacked before it is ready.
+    LongLived,
+    /// A command that does one thing: a pass that was recorded may count.
+    OneShot,
+    /// `doctor --attack`: every attack, and no call.
+    Attack,
 }
 
 /// The arguments are not ours.
@@ -31,8 +44,14 @@ pub(crate) enum ArgumentsError {
 
 /// Parses what follows `serve`.
 pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<Serve, ArgumentsError> {
-    let mut parsed =
-        Serve { config: None, home: None, workspaces: Vec::new(), no_sandbox: 0, without_namespaces: false };
+    let mut parsed = Serve {
+        config: None,
+        home: None,
+        workspaces: Vec::new(),
+        no_sandbox: 0,
+        purpose: Purpose::LongLived,
+        without_namespaces: false,
+    };
     let mut socket = false;
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -49,6 +68,8 @@ pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<Ser
             Some("--home") => parsed.home = Some(path("--home")?),
             Some("--workspace") => parsed.workspaces.push(path("--workspace")?),
             Some("--no-sandbox") => parsed.no_sandbox = parsed.no_sandbox.saturating_add(1),
+            Some("--one-shot") => parsed.purpose = Purpose::OneShot,
+            Some("--attack") => parsed.purpose = Purpose::Attack,
             Some("--without-namespaces") => parsed.without_namespaces = true,
             Some(_) | None => return Err(ArgumentsError::Unknown(argument)),
         }
@@ -87,6 +108,15 @@ mod tests {
         .unwrap();
         assert_eq!(parsed.workspaces, [PathBuf::from("/a"), PathBuf::from("/b")]);
         assert_eq!((parsed.no_sandbox, parsed.home), (2, Some(PathBuf::from("/h"))));
+    }
+
+    #[test]
+    fn wall_is_attacked_at_the_start_unless_the_launcher_says_what_else_it_is_for() {
+        for (text, purpose) in
+            [("", Purpose::LongLived), ("--one-shot", Purpose::OneShot), ("--attack", Purpose::Attack)]
+        {
+            assert_eq!(serve(words(&format!("--socket-fd 0 {text}"))).unwrap().purpose, purpose);
+        }
     }
 
     #[test]

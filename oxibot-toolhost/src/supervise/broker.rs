@@ -15,7 +15,9 @@ use oxibot_proto::message::{CloseReason, Level, Stream, ToMain, ToolhostHello, W
 use oxibot_proto::settings::ToolhostSettings;
 use oxibot_proto::state::Stage;
 
+use super::attacks::Range;
 use super::audit::Audit;
+use super::battery::Battery;
 use super::calls::Call;
 use super::control::{ControlSocket, StopSwitch};
 use super::environment::Machine;
@@ -46,6 +48,8 @@ pub(crate) struct Fixed {
     pub(crate) require: Level,
     pub(crate) machine: Machine,
     pub(crate) null: File,
+    /// Attacks profiles that are first used later. `None` without a wall.
+    pub(crate) battery: Option<Battery>,
     /// Begins every call id: start time and process id, in hex.
     pub(crate) id_prefix: String,
 }
@@ -65,6 +69,8 @@ pub(crate) struct Broker {
     pub(crate) listing: Listing,
     pub(crate) buffer: Vec<u8>,
     pub(crate) control: Option<ControlSocket>,
+    /// Targets of a toolhost that was started to be attacked.
+    pub(crate) range: Option<Range>,
     signals: SignalFd,
     /// When links other than main's end, and when closing links are cut.
     link_ends: BTreeMap<u64, Instant>,
@@ -108,6 +114,7 @@ pub(crate) struct Parts {
     pub(crate) audit: Audit,
     pub(crate) stop: StopSwitch,
     pub(crate) control: Option<ControlSocket>,
+    pub(crate) range: Option<Range>,
     pub(crate) signals: SignalFd,
     pub(crate) listing: Listing,
 }
@@ -115,7 +122,7 @@ pub(crate) struct Parts {
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fixed, nursery, places, main, audit, stop, control, signals, listing } = parts;
+        let Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing } = parts;
         let mut broker = Self {
             fixed,
             places,
@@ -129,6 +136,7 @@ impl Broker {
             listing,
             buffer: vec![0; BUFFER],
             control,
+            range,
             signals,
             link_ends: BTreeMap::new(),
             next_key: MAIN,

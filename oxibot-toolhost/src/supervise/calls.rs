@@ -11,6 +11,7 @@ use super::collect::{self, Collector};
 use super::life::{Life, PrivateProcesses};
 use super::process::{Guard, Input, Process, Streams, TooMuch};
 use super::spill::Spill;
+use crate::wall::attack::Attack;
 use crate::wire::{FilesWork, Job};
 
 /// How often a running call says that it is alive.
@@ -21,6 +22,8 @@ pub(crate) const PROGRESS: Duration = Duration::from_secs(1);
 pub(crate) struct Call {
     pub(crate) link: u64,
     pub(crate) number: CallNumber,
+    /// The attack it is, if it is one: its end is told otherwise.
+    pub(crate) attack: Option<&'static Attack>,
     pub(crate) origin: Origin,
     pub(crate) place: usize,
     pub(crate) subject: Subject,
@@ -59,6 +62,8 @@ pub(crate) enum Shape {
     Tool,
     /// Passed on unchanged.
     Run,
+    /// An attacker's, which prints nothing anybody reads, and touches no repository.
+    Attack,
 }
 
 impl Plan {
@@ -69,7 +74,7 @@ impl Plan {
     /// Keeps input for a run that waits.
     pub(crate) fn push_input(&mut self, data: Vec<u8>) -> Result<(), TooMuch> {
         match self.shape {
-            Shape::Tool => Err(TooMuch),
+            Shape::Tool | Shape::Attack => Err(TooMuch),
             Shape::Run => self.input.push(data),
         }
     }
@@ -85,7 +90,7 @@ impl Plan {
         let private = if level == Level::Full { PrivateProcesses::Yes } else { PrivateProcesses::No };
         let life = Life::new(deadline, private, self.job.limits);
         let streams = match self.shape {
-            Shape::Tool => {
+            Shape::Tool | Shape::Attack => {
                 let spill = Spill::new(call_id.to_owned(), now);
                 Streams::Together { pipe: None, collector: Collector::default(), spill }
             }
@@ -94,7 +99,11 @@ impl Plan {
                 Streams::Apart { out: None, err: None, input, unanswered: 0, total: 0 }
             }
         };
-        Process::new(self.job.clone(), life, streams, Guard::Recording)
+        let guard = match self.shape {
+            Shape::Tool | Shape::Run => Guard::Recording,
+            Shape::Attack => Guard::Compared(Vec::new()),
+        };
+        Process::new(self.job.clone(), life, streams, guard)
     }
 }
 

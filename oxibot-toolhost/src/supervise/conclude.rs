@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use oxibot_proto::message::{CallNumber, CallResult, Denial, Level, Outcome, Output, Progress, ToMain};
+use oxibot_proto::message::{
+    CallNumber, CallResult, Denial, Level, Outcome, Output, Progress, Proven, ToMain,
+};
 
 use super::audit::{End, Subject};
 use super::broker::Broker;
@@ -95,6 +97,9 @@ impl Broker {
             return;
         }
         call.last_progress = now;
+        if call.attack.is_some() {
+            return;
+        }
         let progress = Progress {
             call: call.number,
             elapsed_ms: millis(now.saturating_duration_since(call.admitted)),
@@ -181,15 +186,21 @@ impl Broker {
     pub(crate) fn conclude(&mut self, key: u64, finished: Finished, now: Instant) {
         let Some(call) = self.calls.remove(&key) else { return };
         self.queue.retain(|queued| *queued != key);
-        let level = match self.places.get_mut(call.place) {
-            Some(place) => {
-                place.used(now);
-                place.level()
-            }
-            None => self.fixed.wall.level,
-        };
+        if let Some(place) = self.places.get_mut(call.place) {
+            place.used(now);
+        }
+        if let Some(attack) = call.attack {
+            return self.attacked(call.link, attack, &finished, now);
+        }
+        let wall = self.wall_of(call.place);
         let duration = now.saturating_duration_since(call.admitted);
-        self.deliver(call.link, call.number, &call.subject, finished, (level, duration), now);
+        self.deliver(call.link, call.number, &call.subject, finished, (wall, duration), now);
+    }
+
+    /// What holds for calls of a workspace, and how that was proven.
+    pub(crate) fn wall_of(&self, place: usize) -> (Level, Option<Proven>) {
+        let wall = (self.fixed.wall.level, self.fixed.wall.proven);
+        self.places.get(place).map_or(wall, |place| (place.level(), place.proven()))
     }
 
     /// Records how a call ended and sends it to whoever asked.
@@ -199,7 +210,7 @@ impl Broker {
         number: CallNumber,
         subject: &Subject,
         finished: Finished,
-        (level, duration): (Level, Duration),
+        ((level, proven), duration): ((Level, Option<Proven>), Duration),
         now: Instant,
     ) {
         let rule = match &finished.outcome {
@@ -236,7 +247,7 @@ impl Broker {
             violations: finished.violations,
             notes: finished.notes,
             level,
-            proven: self.fixed.wall.proven,
+            proven,
             duration_ms: millis(duration),
             usage: finished.usage,
             view: finished.view,

@@ -73,7 +73,9 @@ impl Broker {
             deadline_ms: millis(call.timeout),
         });
         let link = call.link;
-        self.send(link, &started, now);
+        if call.attack.is_none() {
+            self.send(link, &started, now);
+        }
     }
 
     /// Gives inits to waiting programs, asks for more, and moves spills and worker queues on.
@@ -100,7 +102,8 @@ impl Broker {
                 self.carry_out(key, todo, now);
             }
             let Some(place) = self.places.get_mut(index) else { continue };
-            if let Err(fault) = place.top_up(left, &mut self.nursery, self.fixed.require, now) {
+            let (require, battery) = (self.fixed.require, self.fixed.battery.as_ref());
+            if let Err(fault) = place.top_up(left, &mut self.nursery, require, battery, now) {
                 self.no_zygote(index, &fault, now);
             }
             let Some(place) = self.places.get_mut(index) else { continue };

@@ -9,7 +9,9 @@
 
 mod admit;
 mod arguments;
+mod attacks;
 mod audit;
+mod battery;
 mod broker;
 mod calls;
 mod collect;
@@ -21,12 +23,15 @@ mod drive;
 mod environment;
 mod explain;
 mod farewell;
+mod key;
 mod life;
 mod link;
 mod log;
 mod place;
 mod policy;
 mod process;
+mod prove;
+mod recorded;
 mod requests;
 mod seen;
 mod settings;

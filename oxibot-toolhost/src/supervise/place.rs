@@ -5,10 +5,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use oxibot_proto::message::Level;
+use oxibot_proto::message::{Level, Proven};
 use oxibot_proto::settings::Limits;
 use oxibot_proto::view::View;
 
+use super::battery::{Battery, Unproven};
 use super::desk::{Answer, Desk};
 use super::sockets::Others;
 use super::workspace::Workspace;
@@ -60,6 +61,8 @@ pub(crate) struct Place {
     pub(crate) others: Others,
     zygote: Option<Zygote>,
     level: Level,
+    /// How the wall of this profile was proven. Later zygotes of it only verify themselves.
+    proven: Option<Proven>,
     pub(crate) ready: VecDeque<ReadyInit>,
     asked: VecDeque<Asked>,
     pub(crate) tools: Desk,
@@ -78,6 +81,7 @@ impl Place {
             profile,
             zygote: None,
             level,
+            proven: None,
             ready: VecDeque::new(),
             asked: VecDeque::new(),
             tools: Desk::default(),
@@ -93,6 +97,31 @@ impl Place {
         self.level
     }
 
+    /// How that was proven.
+    pub(crate) fn proven(&self) -> Option<Proven> {
+        self.proven
+    }
+
+    /// What its zygotes build.
+    pub(crate) fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// A pass recorded earlier counts for this profile.
+    pub(crate) fn proven_before(&mut self) {
+        self.proven = Some(Proven::Recorded);
+    }
+
+    /// Attacks calls here. Blocks; its zygote must be there. Answers how many attacks were held.
+    pub(crate) fn prove(&mut self, battery: &Battery) -> Result<usize, Unproven> {
+        let Some(zygote) = &mut self.zygote else {
+            return Err(Unproven::Failed("there is no zygote to attack".to_owned()));
+        };
+        let held = battery.prove(zygote, &self.profile)?;
+        self.proven = Some(Proven::Start);
+        Ok(held)
+    }
+
     /// What a call here could see and do, for explanations.
     pub(crate) fn facts(&self, directory: &[u8], limits: Limits) -> Option<Box<View>> {
         wall::facts(&self.profile, self.level, directory, limits)
@@ -103,8 +132,14 @@ impl Place {
         usize::from(self.zygote.is_some()) + self.retired.len()
     }
 
-    /// The zygote, started if there is none. Blocks while it builds its view. A level below `require` is refused.
-    pub(crate) fn ensure(&mut self, nursery: &mut Nursery, require: Level) -> Result<&Zygote, WallFault> {
+    /// The zygote, started if there is none. Blocks while it builds its view, and while a profile that was not proven
+    /// yet is attacked. A level below `require` is refused, and so is a wall that does not hold.
+    pub(crate) fn ensure(
+        &mut self,
+        nursery: &mut Nursery,
+        require: Level,
+        battery: Option<&Battery>,
+    ) -> Result<&Zygote, WallFault> {
         if self.zygote.is_none() {
             if self.retired.len() >= MAX_RETIRED {
                 return Err(WallFault {
@@ -123,6 +158,14 @@ impl Place {
             }
             self.level = level;
             self.zygote = Some(zygote);
+            if let Some(battery) = battery
+                && self.proven.is_none()
+                && level > Level::Off
+                && let Err(unproven) = self.prove(battery)
+            {
+                drop(self.gone());
+                return Err(unproven.into());
+            }
         }
         self.zygote
             .as_ref()
@@ -135,12 +178,13 @@ impl Place {
         waiting: usize,
         nursery: &mut Nursery,
         require: Level,
+        battery: Option<&Battery>,
         now: Instant,
     ) -> Result<(), WallFault> {
         let work = waiting > 0 || self.tools.wants_worker() || self.bulk.wants_worker();
         if work {
             self.last_used = now;
-            self.ensure(nursery, require)?;
+            self.ensure(nursery, require, battery)?;
         }
         if self.zygote.is_none() {
             return Ok(());

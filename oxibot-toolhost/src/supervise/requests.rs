@@ -10,6 +10,7 @@ use oxibot_proto::message::{
 };
 
 use super::admit::{Asked, stop_denial};
+use super::attacks::only_attacks;
 use super::broker::Broker;
 use super::calls::{Body, Call, millis};
 use super::desk::Owner;
@@ -120,6 +121,9 @@ impl Broker {
         let place = self.place_of(asked.workspace.as_deref()).map_err(Outcome::Denied)?;
         if self.stop.is_set() {
             return Err(Outcome::Denied(stop_denial()));
+        }
+        if self.range.is_some() {
+            return Err(Outcome::Denied(only_attacks()));
         }
         if self.transfers.len() >= MAX_TRANSFERS {
             let message = format!("{MAX_TRANSFERS} transfers are running; try again when one has ended");

@@ -1,5 +1,5 @@
 //! The start of the supervisor, in one fixed order: clean up, nursery, settings, workspaces, first zygote, required
-//! level, open what is needed, shut in, serve. Read from top to bottom it is the argument why nothing a peer sends is
+//! level, open what is needed, prove the wall by attack, shut in, serve. Read from top to bottom it is the argument why nothing a peer sends is
 //! read by a process that could do harm.
 
 use std::ffi::OsString;
@@ -18,6 +18,7 @@ use oxibot_proto::settings::ToolhostSettings;
 
 use super::arguments::{self, ArgumentsError, Serve};
 use super::audit::{Audit, Unwritable};
+use super::battery::Unproven;
 use super::broker::{Broker, Fatal, Fixed, Parts};
 use super::confine::{self, Unconfined};
 use super::control::{self, ControlSocket, StopSwitch};
@@ -26,7 +27,7 @@ use super::place::Place;
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
-use super::{log, process};
+use super::{log, process, prove};
 use crate::sys;
 use crate::wall::{Nursery, SCOPES_ABI};
 use crate::wire::{Obtained, WallFault, Wanted};
@@ -58,6 +59,8 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Audit(#[from] Unwritable),
     #[error(transparent)]
+    Unproven(#[from] Unproven),
+    #[error(transparent)]
     Fatal(#[from] Fatal),
 }
 
@@ -73,7 +76,7 @@ impl StartError {
             | Self::BelowRequired(_)
             | Self::Audit(_)
             | Self::Prepare { .. } => CONFIGURATION,
-            Self::Wall(_) | Self::Unconfined(_) | Self::Fatal(_) => 70,
+            Self::Wall(_) | Self::Unconfined(_) | Self::Unproven(_) | Self::Fatal(_) => 70,
         }
     }
 }
@@ -141,15 +144,23 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
             Ok(Place::new(workspace, profile, require, now))
         })
         .collect::<Result<_, Refused>>()?;
-    let wall = first_wall(&mut places, &mut nursery, require)?;
+    let mut wall = first_wall(&mut places, &mut nursery, require)?;
 
     // What is still needed is opened now; afterwards there is no way to open anything.
     let name = start_name();
     let signals = signals()?;
     let mut open = Opened::at(around.home.as_deref(), &name)?;
+    // The attackers' targets are among what was opened, and some have to be made: not possible once shut in.
+    let proof = prove::prove(&arguments, &around, &settings, &mut places, &name).inspect_err(|_| {
+        if let Some(control) = &open.control {
+            control.remove();
+        }
+    })?;
+    wall.proven = places.first().and_then(Place::proven);
     let fixed = Fixed {
         machine: Machine::look(),
         null: process::null().map_err(prepare("open /dev/null"))?,
+        battery: proof.battery,
         settings,
         require,
         id_prefix: name,
@@ -161,7 +172,8 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
 
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
-    let parts = Parts { fixed, nursery, places, main, audit, stop, control, signals, listing };
+    let range = proof.range;
+    let parts = Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing };
     Ok(Broker::new(parts))
 }
 
@@ -247,7 +259,7 @@ fn first_wall(places: &mut [Place], nursery: &mut Nursery, require: Level) -> Re
         return Err(StartError::Prepare { what: "find a workspace", cause: "there is none".to_owned() });
     };
     // Accepted at any level here, so that a refusal can say what is missing.
-    let obtained = place.ensure(nursery, Level::Off)?.obtained().clone();
+    let obtained = place.ensure(nursery, Level::Off, None)?.obtained().clone();
     if obtained.level < require {
         return Err(StartError::BelowRequired(below_required(&obtained, require)));
     }
@@ -371,6 +383,7 @@ mod tests {
             home: None,
             workspaces: Vec::new(),
             no_sandbox,
+            purpose: arguments::Purpose::LongLived,
             without_namespaces: false,
         };
         assert_eq!(wanted(&arguments(1)).is_err(), geteuid().is_root());

@@ -20,7 +20,7 @@ use nix::unistd::{Pid, getpid};
 use super::cgroup::Remains;
 use super::fault::Step;
 use super::nursery::{NURSERY_TIME_MS, sanitise};
-use super::{family, session, zygote};
+use super::{attack, family, session, zygote};
 use crate::sys::{self, Cloned};
 use crate::wire::WallFault;
 
@@ -49,6 +49,7 @@ fn keep() -> Result<(), WallFault> {
     nix::unistd::setsid().step("start a session")?;
     // What a killed nursery leaves comes here.
     nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
+    let supervisor = nix::unistd::getppid();
     let prefix = session::prefix(getpid())?;
     // Before the nursery may move us: names are looked for where the run began.
     let remains = Remains::of(&prefix);
@@ -62,6 +63,8 @@ fn keep() -> Result<(), WallFault> {
     wait(&socket, &pidfd, nursery);
     // The supervisor must not wait for an answer of a nursery that is gone.
     let _ = nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&socket), Shutdown::Both);
+    // It may have shut itself in, or have been killed, before it could.
+    attack::remove_planted(supervisor.as_raw().cast_unsigned());
     let until = Instant::now().checked_add(END_TIME);
     loop {
         family::end(&[], LOOK_TIME);

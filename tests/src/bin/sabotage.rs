@@ -106,6 +106,8 @@ fn mechanism(word: &str) -> Option<Vec<(i32, Rules)>> {
             ],
         )],
         "pretend-landlock" => vec![(0, vec![(libc::SYS_landlock_restrict_self, vec![])])],
+        // The host's file system stays mounted above the root of the view.
+        "pretend-umount" => vec![(0, vec![(libc::SYS_umount2, vec![])])],
         "pretend-capset" => vec![(0, vec![(libc::SYS_capset, vec![])])],
         "pretend-rlimits" => {
             vec![(0, vec![(libc::SYS_prlimit64, vec![]), (libc::SYS_setrlimit, vec![])])]

@@ -47,7 +47,7 @@ use wall::{Trouble, WallFacts};
 pub(super) fn run(global: &Global, args: &DoctorArgs) -> Exit {
     let format = args.format();
     let (extent, attacks) = if args.attack {
-        match attack::run() {
+        match attack::run(global, format) {
             Ok(attacks) => (Extent::Wall, attacks),
             Err(fault) => return fault.report(format == ReportFormat::Json),
         }
