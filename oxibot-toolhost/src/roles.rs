@@ -1,4 +1,4 @@
-//! Which process this is: `serve`, `nursery`, `zygote`, `files`, `settings`, `attack`, `probe`.
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `settings`, `attack`, `probe`.
 //!
 //! Each role is one call into the module that owns it. Only `serve` and `settings` are started by people or by main.
 
@@ -18,6 +18,7 @@ pub fn run() -> ExitCode {
         Some("serve") => supervise::serve_role(arguments),
         Some("settings") => supervise::settings_role(arguments),
         Some("files") => files::role(),
+        Some("keeper") => wall::keeper_role(),
         Some("nursery") => wall::nursery_role(),
         Some("zygote") => wall::zygote_role(),
         Some("attack") => {

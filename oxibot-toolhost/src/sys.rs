@@ -663,6 +663,16 @@ pub fn exit_now(status: i32) -> ! {
 
 // --- files
 
+/// Whether an extended attribute of an open file has exactly this value.
+#[must_use]
+pub fn attribute_is(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> bool {
+    let mut found = [0_u8; 16];
+    // SAFETY: `name` ends with NUL, and the kernel writes at most the given length into `found`.
+    let length =
+        unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), found.as_mut_ptr().cast(), found.len()) };
+    usize::try_from(length).is_ok_and(|length| found.get(..length) == Some(value))
+}
+
 /// Takes over a descriptor this process was started with. `None` when it is not open.
 ///
 /// Call it once for each number, before anything else could own it: nothing here can tell whether it was taken before.

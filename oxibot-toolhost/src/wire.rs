@@ -25,6 +25,8 @@ pub struct Profile {
     pub wanted: Wanted,
     /// Size of the private `/tmp` in MiB.
     pub tmp_mb: u32,
+    /// What a call may use as a whole, where it has a cgroup. A job may ask for less.
+    pub limits: Limits,
 }
 
 /// Which wall to build.

@@ -453,3 +453,32 @@ fn home_inside_the_workspace_is_covered_also_when_it_is_new() {
         assert!(text(&result).starts_with("looked\n") && !text(&result).contains("moved"), "{result:?}");
     }
 }
+
+#[test]
+fn what_is_ours_is_covered_in_every_granted_path() {
+    // The workspace of this test lies below the granted directory, and the home beside it.
+    let outer = tempfile::tempdir().unwrap();
+    let path = outer.path().canonicalize().unwrap();
+    std::fs::write(path.join("seen"), "seen\n").unwrap();
+    for key in ["read", "write"] {
+        let mut start = Start::config(&format!(r#"{{"sandbox": {{"{key}": ["{}"]}}}}"#, path.display()));
+        start.within = Some(path.clone());
+        let (mut host, _) = start.greeted();
+        let home = host.home().canonicalize().unwrap();
+        assert!(home.join("audit").exists() && home.starts_with(&path), "the control: it is there");
+        let result = host.bash(&format!(
+            "cat {p}/seen; find {p} | grep -e audit -e config.json -e run; touch mine && echo made; ls -A {h} 2>/dev/null; touch {h}/x 2>/dev/null && echo TOUCHED",
+            p = path.display(),
+            h = home.display()
+        ));
+        assert_eq!(text(&result), "seen\nmade\n", "{key}: {result:?}");
+        assert!(host.work().join("mine").exists());
+    }
+    for ours in ["home", "home/audit"] {
+        let mut start = Start::plain();
+        start.within = Some(path.clone());
+        start.grant = Some(ours);
+        let (status, said) = start.refused();
+        assert!(!status.success() && said.contains("sandbox.read"), "{said}");
+    }
+}

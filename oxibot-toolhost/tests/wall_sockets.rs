@@ -43,7 +43,7 @@ for path in sys.argv[1:]:
 
 fn client(paths: &[&str]) -> String {
     let quoted: Vec<String> = paths.iter().map(|path| format!("'{path}'")).collect();
-    format!("cat > /tmp/client.py <<'END'\n{CLIENT}\nEND\npython3 /tmp/client.py {}", quoted.join(" "))
+    format!("python3 - {} <<'END'\n{CLIENT}\nEND", quoted.join(" "))
 }
 
 /// Sockets held by this test, and their paths.
@@ -313,7 +313,7 @@ print('up', flush=True); time.sleep(60)";
 #[test]
 fn more_sockets_than_can_be_covered_refuse_the_call() {
     let workspace = tempfile::tempdir().unwrap();
-    let held: Vec<_> = (0..300)
+    let held: Vec<_> = (0..200)
         .map(|number| UnixListener::bind(workspace.path().join(format!("{number}"))).unwrap())
         .collect();
     let mut wall = Wall::at(workspace, |_| {});
@@ -323,4 +323,52 @@ fn more_sockets_than_can_be_covered_refuse_the_call() {
     }
     drop(held);
     assert_eq!(wall.bash("echo ran").ok(), "ran");
+}
+
+#[test]
+fn what_calls_leave_does_not_hold_up_the_next_ones() {
+    let workspace = tempfile::tempdir().unwrap();
+    let mut deep = fs::File::open(workspace.path()).unwrap();
+    for _ in 0..40 {
+        let name = "d".repeat(200);
+        nix::sys::stat::mkdirat(&deep, name.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let flags = nix::fcntl::OFlag::O_DIRECTORY;
+        deep = nix::fcntl::openat(&deep, name.as_str(), flags, nix::sys::stat::Mode::empty()).unwrap().into();
+    }
+    let mut wall = Wall::at(workspace, |_| {});
+    let made = wall.bash(
+        "python3 -c \"
+import socket, os
+os.makedirs('many')
+for n in range(3000):
+    s = socket.socket(socket.AF_UNIX); s.bind(f'many/{n}'); s.close()
+for n in range(3000): os.mkdir(f'many/d{n}')\"",
+    );
+    assert_eq!(made.code(), 0, "{made:?}");
+    let ran = wall.bash("echo ran");
+    assert_eq!(ran.ok(), "ran");
+    assert!(!ran.sockets.unwrap().whole, "what is deeper than a path can say was not looked at");
+}
+
+/// A call that is older than a socket is not kept from it, but what it does must not show it to younger calls.
+#[test]
+fn sockets_that_are_moved_while_calls_start_are_not_reached() {
+    let mut wall = Wall::new();
+    let path = wall.workspace.path().canonicalize().unwrap();
+    fs::create_dir(path.join("a")).unwrap();
+    let mut mover = wall.start(&job(
+        "while [ ! -e stop ]; do mv a b; mv b/s b/t; mv b a; mv a/t a/s; sleep 0.005; done 2>/dev/null; echo end",
+    ));
+    assert_eq!(mover.word(), FromInit::Running);
+    let _held = UnixListener::bind(path.join("a/s"))
+        .or_else(|_| UnixListener::bind(path.join("b/s")))
+        .unwrap_or_else(|_| UnixListener::bind(path.join("a/s")).unwrap());
+    let mut ran_at_all = 0;
+    for _ in 0..6 {
+        let ran = wall.bash(&client(&["a/s", "a/t", "b/s", "b/t"]));
+        assert_eq!(reached(&ran.output), Vec::<&str>::new(), "{ran:?}");
+        ran_at_all += usize::from(ran.ending.is_some());
+    }
+    fs::write(path.join("stop"), "").unwrap();
+    assert!(ran_at_all > 0, "each was refused");
 }

@@ -4,6 +4,7 @@
 pub mod docker;
 pub mod fixture;
 pub mod guest;
+pub mod leftovers;
 pub mod model_server;
 pub mod peer;
 pub mod processes;

@@ -377,6 +377,11 @@ impl Broker {
         self.conclude_finished(now);
         self.start_queued(now);
         self.serve_places(now);
+        // Before each wait, not after it: nothing more may happen once the last call of a retired zygote is over.
+        for (index, place) in self.places.iter_mut().enumerate() {
+            let running = self.calls.values().filter(|call| call.place == index).count();
+            place.rest(running, now);
+        }
         let mut lost = Vec::new();
         for (key, link) in &mut self.links {
             if link.flush().is_err() || (link.closing && link.outbox.is_empty()) {
@@ -402,9 +407,5 @@ impl Broker {
             self.drop_link(key, now);
         }
         self.tick_calls(now);
-        for (index, place) in self.places.iter_mut().enumerate() {
-            let running = self.calls.values().filter(|call| call.place == index).count();
-            place.rest(running, now);
-        }
     }
 }

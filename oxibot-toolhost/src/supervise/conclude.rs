@@ -147,13 +147,15 @@ impl Broker {
                     place.bulk.put(number, close, Owner::Nobody);
                 }
             }
+            let mut violations = explain::limits(conclusion.limits);
+            violations.extend(explain::refusals(&conclusion.refusals));
             let finished = Finished {
                 outcome: conclusion.outcome,
                 exit_code: conclusion.exit_code,
                 signal: conclusion.signal,
                 output,
                 notes,
-                violations: explain::refusals(&conclusion.refusals),
+                violations,
                 usage: conclusion.usage,
             };
             self.conclude(key, finished, now);

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use oxibot_proto::message::{Denial, Outcome, Usage};
 use oxibot_proto::settings::Limits;
 
-use crate::wire::{Ending, FromInit, Refusal};
+use crate::wire::{Ending, FromInit, LimitEvents, Refusal};
 
 /// How long an init may take to exit after its payload ended. A background process may hold the pipes open for ever.
 const GRACE: Duration = Duration::from_millis(150);
-/// How long the kernel may take to end a killed call. A process in uninterruptible sleep would otherwise hold the
-/// call for ever.
-const UNKILLABLE: Duration = Duration::from_secs(5);
+/// How long the kernel may take to end a killed call, so that its answer comes within 5 s of its deadline. A process in
+/// uninterruptible sleep would otherwise hold the call for ever.
+const UNKILLABLE: Duration = Duration::from_secs(4);
 /// How long a zygote may take to end orphans (levels without a PID namespace).
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -93,6 +93,8 @@ pub(crate) struct Conclusion {
     pub(crate) notes: Vec<String>,
     /// What the filter refused meanwhile, without repetitions.
     pub(crate) refusals: Vec<Refusal>,
+    /// Limits of its cgroup it ran into.
+    pub(crate) limits: LimitEvents,
 }
 
 /// One program's way from the queue to its end.
@@ -315,7 +317,8 @@ impl Life {
         };
         // After our own kill the wait status says nothing about the program.
         let (exit_code, signal) = if self.reason.is_some() { (None, None) } else { (exit_code, signal) };
-        Conclusion { outcome, exit_code, signal, usage, notes, refusals: self.refusals.clone() }
+        let limits = self.ending.map(|ending| ending.limits).unwrap_or_default();
+        Conclusion { outcome, exit_code, signal, usage, notes, refusals: self.refusals.clone(), limits }
     }
 
     fn limit(&self, ending: &Ending) -> Option<String> {
@@ -323,6 +326,8 @@ impl Life {
         match ending.signal {
             Some(SIGXCPU) => Some("cpu".to_owned()),
             Some(SIGXFSZ) => Some("file_size".to_owned()),
+            // The kernel's choice when the memory of a cgroup is used up; its count tells it from others' kills.
+            Some(SIGKILL) if ending.limits.out_of_memory > 0 => Some("memory".to_owned()),
             // The hard limit one second above the soft one kills without a word.
             Some(SIGKILL) if cpu_spent => Some("cpu".to_owned()),
             Some(_) | None => None,
@@ -333,7 +338,7 @@ impl Life {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{LimitEvents, WallFault};
+    use crate::wire::WallFault;
 
     fn life(private: PrivateProcesses) -> (Life, Instant) {
         let now = Instant::now();
@@ -360,6 +365,26 @@ mod tests {
         let end = life.conclusion();
         assert_eq!((end.outcome, end.exit_code), (Outcome::Completed, Some(3)));
         assert_eq!(end.notes, ["2 background processes were stopped"]);
+    }
+
+    #[test]
+    fn kill_for_lack_of_memory_names_the_limit_and_other_kills_do_not() {
+        let ended = |signal, out_of_memory| {
+            let (mut life, now) = life(PrivateProcesses::Yes);
+            let _ = life.on(Event::Launched, now);
+            let limits = LimitEvents { out_of_memory, processes: 0 };
+            let usage = Usage { cpu_ms: 1, max_rss_kb: 1 };
+            let ending = Ending { exit_code: None, signal: Some(signal), usage, left_behind: 0, limits };
+            let _ = life.on(Event::Said(FromInit::Ended(ending)), now);
+            let _ = life.on(Event::Gone, now);
+            life.conclusion()
+        };
+        assert_eq!(ended(9, 1).outcome, Outcome::Killed { limit: Some("memory".into()) });
+        assert_eq!(ended(9, 0).outcome, Outcome::Killed { limit: None });
+        // A child of it was ended for its memory; it crashed by itself.
+        let crashed = ended(11, 1);
+        assert_eq!(crashed.outcome, Outcome::Killed { limit: None });
+        assert_eq!(crashed.limits.out_of_memory, 1, "told all the same");
     }
 
     #[test]

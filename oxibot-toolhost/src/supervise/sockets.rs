@@ -22,7 +22,10 @@ const SEARCH_EVERY: Duration = Duration::from_secs(60);
 /// Most sockets listed. Prevents a host with millions from holding up each call; beyond it a search is due.
 const MAX_LISTED: usize = 8192;
 /// Most names passed on with one job.
-const MAX_NAMED: usize = 1024;
+const MAX_NAMED: usize = 256;
+/// Most bytes of names found earlier that are passed on with a job, which has to fit a frame. Beyond it the init looks
+/// for itself.
+const MAX_KNOWN: usize = 16 * 1024;
 /// One answer of the kernel is at most this long.
 const BUFFER: usize = 32 * 1024;
 
@@ -192,6 +195,7 @@ impl Others {
     ) -> (Sockets, Option<Asked>) {
         let fresh = self.searched.as_ref().filter(|searched| {
             !accompanied
+                && searched.found.iter().map(Vec::len).sum::<usize>() <= MAX_KNOWN
                 && now.saturating_duration_since(searched.at) < SEARCH_EVERY
                 && listed.is_some_and(|all| all.iter().all(|one| searched.cookies.contains(&one.cookie)))
         });
@@ -201,7 +205,8 @@ impl Others {
             Asked { at: now, cookies }
         });
         let sockets = Sockets {
-            known: self.searched.as_ref().map(|searched| searched.found.clone()).unwrap_or_default(),
+            // A search finds them anyway.
+            known: fresh.map(|searched| searched.found.clone()).unwrap_or_default(),
             named: listed
                 .iter()
                 .filter(|b| self.shows(&b.name))
@@ -299,7 +304,7 @@ mod tests {
         let mut others = others(false);
         let first = [bound(1, "/run/x")];
         let (sockets, asked) = others.ask(Some(&first), false, now);
-        assert!(sockets.search);
+        assert!(sockets.search && sockets.known.is_empty());
         others.found(asked, FoundSockets { paths: vec![b"/w/s".to_vec()], whole: true });
         let (sockets, asked) = others.ask(Some(&first), false, now);
         assert!(!sockets.search && asked.is_none());
@@ -310,6 +315,10 @@ mod tests {
         assert!(others.ask(Some(&first), true, now).0.search, "other calls run");
         assert!(others.ask(None, false, now).0.search, "nothing is known");
         assert!(others.ask(Some(&first), false, now + SEARCH_EVERY).0.search, "it is long ago");
+        let many = (0..40).map(|n| vec![n; 500]).collect();
+        others.found(others.ask(None, true, now).1, FoundSockets { paths: many, whole: true });
+        let (sockets, _) = others.ask(Some(&[]), false, now);
+        assert!(sockets.search && sockets.known.is_empty(), "too many to pass on");
     }
 
     #[test]

@@ -124,10 +124,10 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let mut places: Vec<Place> = workspaces
         .into_iter()
         .map(|workspace| {
-            let profile = workspace.profile(&settings, &around, wanted);
-            Place::new(workspace, profile, require, now)
+            let profile = workspace.profile(&settings, &around, wanted)?;
+            Ok(Place::new(workspace, profile, require, now))
         })
-        .collect();
+        .collect::<Result<_, Refused>>()?;
     let wall = first_wall(&mut places, &mut nursery, require)?;
 
     // What is still needed is opened now; afterwards there is no way to open anything.

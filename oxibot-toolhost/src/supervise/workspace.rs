@@ -19,6 +19,8 @@ const SYSTEM: [&str; 13] = [
 /// Directories that hold other people's directories: not a workspace themselves, what is below them may be.
 const SHARED: [&str; 11] =
     ["/", "/home", "/root", "/var", "/tmp", "/var/tmp", "/opt", "/srv", "/mnt", "/media", "/var/lib"];
+/// Directories of OxiBot's home that nobody else is ever shown.
+const KEPT: [&str; 3] = ["audit", "run", "state"];
 /// Workspaces of one toolhost, and with them zygotes.
 pub(crate) const MAX_WORKSPACES: usize = 256;
 
@@ -35,6 +37,10 @@ pub(crate) enum Refused {
     System { path: String, what: &'static str },
     #[error("cannot use {path} as a workspace: it holds {what}, which cannot be hidden there")]
     HoldsOurs { path: String, what: &'static str },
+    #[error(
+        "cannot grant {path} by sandbox.read or sandbox.write: it holds {what}; name what calls need of it"
+    )]
+    Grants { path: String, what: &'static str },
 }
 
 /// What of this machine is ours and must stay out of reach.
@@ -135,7 +141,7 @@ fn judge(path: &Path, around: &Surroundings) -> Result<Vec<PathBuf>, Refused> {
     let mut covered = Vec::new();
     if let Some(home) = &around.home {
         // A workspace inside the home is ordinary (~/.oxibot/workspace), but not inside what the home keeps for us.
-        let ours = ["audit", "run", "state"].iter().any(|name| path.starts_with(home.join(name)));
+        let ours = KEPT.iter().any(|name| path.starts_with(home.join(name)));
         if path == home.as_path() || ours {
             return Err(Refused::HoldsOurs { path: shown(), what: "OxiBot's own state" });
         }
@@ -179,12 +185,18 @@ impl Workspace {
         settings: &ToolhostSettings,
         around: &Surroundings,
         wanted: Wanted,
-    ) -> Profile {
+    ) -> Result<Profile, Refused> {
         let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
-        let listed = |paths: &[String]| {
-            paths.iter().map(|path| bytes(&expand(path, around.user_home.as_deref()))).collect()
+        let listed = |paths: &[String]| -> Vec<PathBuf> {
+            paths.iter().map(|path| expand(path, around.user_home.as_deref())).collect()
         };
+        let (read, write) = (listed(&settings.sandbox.read), listed(&settings.sandbox.write));
         let mut covered = self.covered.clone();
+        for ours in ours_within(&read, &write, around)? {
+            if !covered.iter().any(|cover| ours.starts_with(cover)) {
+                covered.push(ours);
+            }
+        }
         // With the rest of the file system in view, ours has to be covered wherever it lies.
         if !settings.tools.restrict_to_workspace {
             let config_dir = around.config.as_deref().and_then(Path::parent).map(Path::to_owned);
@@ -194,22 +206,65 @@ impl Workspace {
                 }
             }
         }
-        Profile {
+        let all = |paths: &[PathBuf]| paths.iter().map(|path| bytes(path)).collect();
+        Ok(Profile {
             workspace: bytes(&self.path),
-            read: listed(&settings.sandbox.read),
-            write: listed(&settings.sandbox.write),
+            read: all(&read),
+            write: all(&write),
             covered: covered.iter().map(|path| bytes(path)).collect(),
             restrict_to_workspace: settings.tools.restrict_to_workspace,
             protect: settings.sandbox.protect.clone(),
             wanted,
             tmp_mb: settings.limits.tmp_mb,
-        }
+            limits: settings.limits,
+        })
     }
 
     /// Path as a string of bytes, for environment and audit.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         OsString::from(&self.path).into_vec()
     }
+}
+
+/// What of ours `sandbox.read` and `sandbox.write` would show and has to be covered there. A path that is ours, or would
+/// show the configuration file beside it, is refused.
+fn ours_within(read: &[PathBuf], write: &[PathBuf], around: &Surroundings) -> Result<Vec<PathBuf>, Refused> {
+    let mut covered = Vec::new();
+    for (path, writable) in read.iter().map(|path| (path, false)).chain(write.iter().map(|path| (path, true)))
+    {
+        let shown = path.display().to_string();
+        // As the wall will see it: a link on the way is refused there.
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let holds = |what| Err(Refused::Grants { path: shown.clone(), what });
+        if let Some(home) = &around.home {
+            let ours = KEPT.iter().any(|name| path.starts_with(home.join(name)));
+            if path == *home || ours {
+                return holds("OxiBot's own state");
+            }
+            if home.starts_with(&path) {
+                covered.push(home.clone());
+            }
+        }
+        if let Some(config) = &around.config
+            && config.starts_with(&path)
+            && !covered.iter().any(|cover| config.starts_with(cover))
+        {
+            match config.parent() {
+                Some(directory) if directory != path => covered.push(directory.to_owned()),
+                Some(_) | None => return holds("the configuration file"),
+            }
+        }
+        if let Some(programs) = &around.programs
+            && writable
+            && programs.starts_with(&path)
+        {
+            if *programs == path {
+                return holds("OxiBot's programs");
+            }
+            covered.push(programs.clone());
+        }
+    }
+    Ok(covered)
 }
 
 #[cfg(test)]
@@ -297,5 +352,25 @@ mod tests {
         assert_eq!(expand("~", home), Path::new("/home/u/"));
         assert_eq!(expand("~other/w", home), Path::new("~other/w"));
         assert_eq!(expand("/a~", home), Path::new("/a~"));
+    }
+
+    #[test]
+    fn what_is_ours_in_other_granted_paths_is_covered_or_the_path_refused() {
+        let around = around();
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let within = |read: &[&str], write: &[&str]| ours_within(&paths(read), &paths(write), &around);
+        let home = PathBuf::from("/home/u/.oxibot");
+        assert_eq!(within(&["/home/u"], &[]), Ok(vec![home.clone()]));
+        assert_eq!(within(&[], &["/home"]), Ok(vec![home]));
+        assert_eq!(within(&["/opt", "/home/u/.cargo", "/home/u/.oxibot/skills"], &["/srv"]), Ok(vec![]));
+        assert_eq!(within(&["/usr/bin"], &[]), Ok(vec![]), "programs may be read");
+        for ours in ["/home/u/.oxibot", "/home/u/.oxibot/audit", "/home/u/.oxibot/run/x"] {
+            assert!(matches!(within(&[ours], &[]), Err(Refused::Grants { .. })), "{ours}");
+            assert!(matches!(within(&[], &[ours]), Err(Refused::Grants { .. })), "{ours}");
+        }
+        assert!(matches!(within(&[], &["/usr/bin"]), Err(Refused::Grants { what: "OxiBot's programs", .. })));
+        let elsewhere = Surroundings { config: Some("/etc/oxi/config.json".into()), ..around };
+        assert_eq!(ours_within(&paths(&["/etc"]), &[], &elsewhere), Ok(vec!["/etc/oxi".into()]));
+        assert!(ours_within(&paths(&["/etc/oxi"]), &[], &elsewhere).is_err());
     }
 }

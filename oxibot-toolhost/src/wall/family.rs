@@ -40,16 +40,32 @@ pub(super) fn above() -> super::seccomp::Above {
     found
 }
 
+/// This process, those above it that are OxiBot, and everything below those.
+pub(super) fn ourselves() -> BTreeSet<i32> {
+    let mut top = getpid().as_raw();
+    for above in above().processes {
+        let name = fs::read_to_string(format!("/proc/{above}/comm")).unwrap_or_default();
+        if !name.starts_with("oxibot") {
+            break;
+        }
+        top = above;
+    }
+    below(top, &all(), &[]).into_iter().map(|process| process.pid).chain([top]).collect()
+}
+
 /// Own descendants, without the spared children and what is below those.
 fn descendants(spared: &[Pid]) -> Vec<Process> {
-    let all: Vec<Process> = fs::read_dir("/proc")
+    below(getpid().as_raw(), &all(), spared)
+}
+
+fn all() -> Vec<Process> {
+    fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter_map(|pid| parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
-        .collect();
-    below(getpid().as_raw(), &all, spared)
+        .collect()
 }
 
 /// `pid (name) state parent group ...`; the name may hold anything, parentheses too.
@@ -79,6 +95,13 @@ fn below(root: i32, all: &[Process], spared: &[Pid]) -> Vec<Process> {
     found
 }
 
+/// Own children, where the kernel lists them (`CONFIG_PROC_CHILDREN`): without any but the spared there is no family to
+/// look for all over `/proc`. This process has one thread.
+fn children() -> Option<Vec<Pid>> {
+    let text = fs::read_to_string(format!("/proc/self/task/{}/children", getpid())).ok()?;
+    text.split_whitespace().map(|pid| pid.parse().ok().map(Pid::from_raw)).collect()
+}
+
 /// How many there are.
 pub(super) fn count() -> usize {
     descendants(&[]).len()
@@ -89,12 +112,15 @@ pub(super) fn kill_all() {
     kill_family(&descendants(&[]));
 }
 
+/// A payload starts its own session, so its groups hold nobody else; ours may hold the supervisor.
+fn foreign_groups(family: &[Process]) -> BTreeSet<i32> {
+    let own = getpgrp().as_raw();
+    family.iter().map(|process| process.group).filter(|group| *group != own && *group > 1).collect()
+}
+
 fn kill_family(family: &[Process]) {
     let own = getpgrp().as_raw();
-    // A payload starts its own session, so its groups hold nobody else; ours may hold the supervisor.
-    let groups: BTreeSet<i32> =
-        family.iter().map(|process| process.group).filter(|group| *group != own && *group > 1).collect();
-    for group in groups {
+    for group in foreign_groups(family) {
         // ESRCH: it ended by itself. EPERM: another user's, which no call can have made.
         let _ = kill(Pid::from_raw(group.saturating_neg()), Signal::SIGKILL);
     }
@@ -103,18 +129,32 @@ fn kill_family(family: &[Process]) {
     }
 }
 
+/// Looks in a row that must find nobody. One is not enough: processes are read one after the other, and one whose parent
+/// ends meanwhile, so that it moves up, belongs to nobody in what was read.
+const EMPTY_LOOKS: u32 = 2;
+
 /// Kills all but the spared and reaps own children among them, until none is left or time runs out. Returns how many
 /// processes were seen.
 pub(super) fn end(spared: &[Pid], time: Duration) -> u32 {
     let until = Instant::now().checked_add(time);
     let mut seen = BTreeSet::new();
+    let mut empty = 0;
     loop {
-        let family = descendants(spared);
-        if family.is_empty() || until.is_none_or(|until| Instant::now() >= until) {
+        let only_spared = children().is_some_and(|found| found.iter().all(|child| spared.contains(child)));
+        let all = if only_spared { Vec::new() } else { all() };
+        let family = below(getpid().as_raw(), &all, spared);
+        empty = if family.is_empty() { empty + 1 } else { 0 };
+        if empty >= EMPTY_LOOKS || until.is_none_or(|until| Instant::now() >= until) {
             return u32::try_from(seen.len()).unwrap_or(u32::MAX);
+        }
+        if family.is_empty() {
+            continue;
         }
         kill_family(&family);
         seen.extend(family.iter().map(|process| process.pid));
+        // A signal to a group reaches members whose parents could not be followed.
+        let groups = foreign_groups(&family);
+        seen.extend(all.iter().filter(|process| groups.contains(&process.group)).map(|process| process.pid));
         std::thread::sleep(Duration::from_millis(2));
         for process in &family {
             // ECHILD: not a child of ours yet.

@@ -9,6 +9,7 @@ use caps::Capability;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
+use super::cgroup::Zone;
 use super::fault::{Step, fault};
 use super::identity::{Identity, effective};
 use super::orders::{Order, Plan};
@@ -25,7 +26,8 @@ pub(super) struct Foundation {
 }
 
 /// Lays the foundation of a plan. Afterwards this process has the rights its inits need and no others.
-pub(super) fn lay(order: &Order, abi: u32) -> Result<Foundation, WallFault> {
+/// `zone`: the cgroups its calls will be in, handed over to whom they run as.
+pub(super) fn lay(order: &Order, abi: u32, zone: Option<&Zone>) -> Result<Foundation, WallFault> {
     let (euid, egid) = effective();
     let choose = |owner| Identity::choose(euid, egid, owner, order.number, std::process::id());
     match order.plan {
@@ -34,21 +36,22 @@ pub(super) fn lay(order: &Order, abi: u32) -> Result<Foundation, WallFault> {
         }
         Plan::Full => {
             let identity = choose(owner(order)?);
-            Ok(Foundation { identity, canary: Some(full(order, &identity)?) })
+            Ok(Foundation { identity, canary: Some(full(order, &identity, zone)?) })
         }
         Plan::Bare => {
             let identity = without_namespaces(choose(owner(order)?));
-            Ok(Foundation { identity, canary: Some(bare(order, &identity)?) })
+            Ok(Foundation { identity, canary: Some(bare(order, &identity, zone)?) })
         }
         Plan::Off => {
             let identity = without_namespaces(choose((euid.as_raw(), egid.as_raw())));
+            divide(zone, None)?;
             Ok(Foundation { identity, canary: None })
         }
     }
 }
 
 /// Everything of level `full` that is done once: namespaces, view, identity, the big filter.
-fn full(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
+fn full(order: &Order, identity: &Identity, zone: Option<&Zone>) -> Result<OwnedFd, WallFault> {
     let shared = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     let canary = if nix::unistd::geteuid().is_root() {
         let namespace = identity.user_namespace()?;
@@ -56,12 +59,14 @@ fn full(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
         name_host()?;
         let mapping = identity.mapped().then_some(namespace.as_fd());
         let canary = view::build(&order.profile, identity, mapping)?;
+        divide(zone, Some(identity))?;
         identity.enter(&namespace)?;
         canary
     } else {
         unshare(CloneFlags::CLONE_NEWUSER | shared).step("unshare user, mount, UTS and cgroup namespaces")?;
         identity.map_self()?;
         name_host()?;
+        divide(zone, None)?;
         view::build(&order.profile, identity, None)?
     };
     // What inits need: mounting, the loopback, emptying the bounding set. In our own user namespace only.
@@ -75,6 +80,16 @@ fn name_host() -> Result<(), WallFault> {
     let step = "name the host of calls";
     nix::unistd::sethostname("localhost").step(step)?;
     sys::clear_domain_name().step(step)
+}
+
+/// Makes cgroups ready for calls that run as `owner`, where that is somebody else than this process so far.
+fn divide(zone: Option<&Zone>, owner: Option<&Identity>) -> Result<(), WallFault> {
+    let Some(zone) = zone else { return Ok(()) };
+    zone.divide()?;
+    match owner {
+        Some(owner) => zone.hand_over(owner.outside_uid, owner.outside_gid),
+        None => Ok(()),
+    }
 }
 
 /// What every zygote with a wall ends its preparation with.
@@ -97,7 +112,7 @@ fn without_namespaces(identity: Identity) -> Identity {
     Identity { outside_uid: identity.uid, outside_gid: identity.gid, ..identity }
 }
 
-fn bare(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
+fn bare(order: &Order, identity: &Identity, zone: Option<&Zone>) -> Result<OwnedFd, WallFault> {
     let profile = &order.profile;
     // Landlock grants whole trees: it cannot leave out a directory below a granted one.
     for covered in &profile.covered {
@@ -112,6 +127,7 @@ fn bare(order: &Order, identity: &Identity) -> Result<OwnedFd, WallFault> {
             }
         }
     }
+    divide(zone, nix::unistd::geteuid().is_root().then_some(identity))?;
     privileges::drop_bounding_first()?;
     identity.assume()?;
     privileges::drop_all()?;

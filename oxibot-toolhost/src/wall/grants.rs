@@ -158,6 +158,7 @@ mod tests {
             protect: vec![],
             wanted: Wanted::Strongest,
             tmp_mb: 1,
+            limits: oxibot_proto::settings::Limits::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oxibot_proto::message::Usage;
 
+use super::cgroup::{Counted, Leaf};
 use super::channel::{Channel, Received, pair};
 use super::fault::{Step, fault};
 use super::identity::Namespaces;
@@ -30,8 +31,11 @@ use super::seccomp::{Above, PayloadFilter};
 use super::sockets::{self, Hidden};
 use super::{family, grants, private, privileges, ruleset};
 use crate::sys::{self, Cloned};
-use crate::wire::{Ending, FromInit, Job, LimitEvents, Profile, WallFault};
+use crate::wire::{Ending, FromInit, Job, Profile, WallFault};
 
+/// What a call is offered to the OOM killer with: before its init, which has to say what happened, and that keeps the
+/// score of its zygote.
+const OOM_SCORE: &str = "800";
 /// Longest a call's leftovers without a PID namespace are hunted by its init; the zygote goes on after that.
 const END_TIME: Duration = Duration::from_secs(2);
 /// Longest init waits for killed leftovers to be reaped. A process stuck in the kernel ends with the namespace.
@@ -51,6 +55,10 @@ pub(super) struct Ground {
     pub(super) canary: Option<OwnedFd>,
     /// What a payload installs last.
     pub(super) filter: PayloadFilter,
+    /// What is counted for each call as a whole.
+    pub(super) counted: Counted,
+    /// Score of the zygote and its inits for the OOM killer.
+    pub(super) oom_score: &'static str,
 }
 
 /// Role of a fresh child of the zygote. Writes one byte to `ready` when it can take a job, or a fault's text.
@@ -59,8 +67,9 @@ pub(super) fn run(
     socket: OwnedFd,
     ready: std::io::PipeWriter,
     private: Option<PathBuf>,
+    leaf: Option<Leaf>,
 ) -> ! {
-    let status = match serve(ground, socket, ready, private) {
+    let status = match serve(ground, socket, ready, private, leaf) {
         Ok(()) => 0,
         Err(_) => 1,
     };
@@ -72,9 +81,10 @@ fn serve(
     socket: OwnedFd,
     mut ready: std::io::PipeWriter,
     private: Option<PathBuf>,
+    mut leaf: Option<Leaf>,
 ) -> Result<(), WallFault> {
-    let rules = match prepare(ground, private.as_deref()) {
-        Ok(rules) => rules,
+    let Prepared { rules, mut oom_score } = match prepare(ground, private.as_deref()) {
+        Ok(prepared) => prepared,
         Err(fault) => {
             ready.write_all(fault.to_string().as_bytes()).step("report to the zygote")?;
             return Err(fault);
@@ -91,10 +101,13 @@ fn serve(
     if let Some(private) = &private {
         point_to(&mut job, private);
     }
-    let told = match start(ground, &mut channel, job, rules) {
+    let narrowed = leaf.as_mut().map_or(Ok(()), |leaf| leaf.narrow(&job.limits));
+    let told = match narrowed.and_then(|()| start(ground, &mut channel, job, rules)) {
         Ok(Started::Running(mut payload)) => {
+            // Whatever the call does next, this process is not the first to go.
+            oom_score.write_all(ground.oom_score.as_bytes()).step("keep an init from the OOM killer")?;
             channel.send(&FromInit::Running, &[])?;
-            FromInit::Ended(until_end(ground, &mut payload, channel.socket())?)
+            FromInit::Ended(until_end(ground, &mut payload, channel.socket(), leaf.as_ref())?)
         }
         Ok(Started::Refused(told)) => told,
         Err(fault) => FromInit::NotStarted { fault, exec: false },
@@ -105,7 +118,15 @@ fn serve(
 /// The byte a ready init writes.
 pub(super) const READY: u8 = 0;
 
-fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Option<ruleset::Rules>, WallFault> {
+/// What an init made before its job came.
+struct Prepared {
+    rules: Option<ruleset::Rules>,
+    /// Its own score for the OOM killer, already raised to that of the payload it will start.
+    oom_score: File,
+}
+
+fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Prepared, WallFault> {
+    let oom_score = offer_to_oom_killer()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie an init to its zygote")?;
     nix::sys::prctl::set_name(c"oxibot-init").step("name an init")?;
     // The zygote may ignore ended children; an init must not.
@@ -119,11 +140,25 @@ fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Option<
         Plan::Bare => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         Plan::Off => {
             nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
-            return Ok(None);
+            return Ok(Prepared { rules: None, oom_score });
         }
     }
     let granted = grants::of_call(&ground.profile, ground.plan, private);
-    ruleset::build(&granted, ground.abi, ground.plan).map(Some)
+    let rules = Some(ruleset::build(&granted, ground.abi, ground.plan)?);
+    Ok(Prepared { rules, oom_score })
+}
+
+/// A process that is not dumpable does not own its files in `/proc`; nothing of a call exists yet that could use the
+/// moment. Before the private `/proc` is mounted, which is read-only.
+fn offer_to_oom_killer() -> Result<File, WallFault> {
+    let step = "offer a call to the OOM killer";
+    let dumpable = nix::sys::prctl::get_dumpable().step(step)?;
+    nix::sys::prctl::set_dumpable(true).step(step)?;
+    let opened = File::options().write(true).open("/proc/self/oom_score_adj");
+    nix::sys::prctl::set_dumpable(dumpable).step(step)?;
+    let mut score = opened.step(step)?;
+    score.write_all(OOM_SCORE.as_bytes()).step(step)?;
+    Ok(score)
 }
 
 /// Without a `/tmp` of its own a call gets a directory, and the variables that must name it.
@@ -243,6 +278,7 @@ fn until_end(
     ground: &Ground,
     payload: &mut Payload,
     supervisor: BorrowedFd<'_>,
+    leaf: Option<&Leaf>,
 ) -> Result<Ending, WallFault> {
     let (exit_code, signal) = running::until_end(ground, payload, supervisor)?;
     // From here on the kernel answers what the filter refuses: nobody is left who could be told.
@@ -251,7 +287,13 @@ fn until_end(
     while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()) {}
     let left_behind = match ground.plan {
         Plan::Full => end_namespace(),
-        Plan::Bare | Plan::Off => family::end(&[], END_TIME),
+        Plan::Bare | Plan::Off => {
+            // First nothing more is born, then what is there is ended.
+            if let Some(leaf) = leaf {
+                leaf.seal();
+            }
+            family::end(&[], END_TIME)
+        }
     };
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).step("read what the call used")?;
     let milliseconds = |time: nix::sys::time::TimeVal| {
@@ -262,7 +304,8 @@ fn until_end(
         cpu_ms: milliseconds(usage.user_time()).saturating_add(milliseconds(usage.system_time())),
         max_rss_kb: u64::try_from(usage.max_rss()).unwrap_or(0),
     };
-    Ok(Ending { exit_code, signal, usage, left_behind, limits: LimitEvents::default() })
+    let limits = leaf.map(Leaf::events).unwrap_or_default();
+    Ok(Ending { exit_code, signal, usage, left_behind, limits })
 }
 
 /// Kills all others of this PID namespace; orphans are children of init, so reaping counts them.

@@ -1,9 +1,16 @@
 //! Limits of one call, as the kernel counts them for each process.
+//!
+//! What a cgroup counts for the call as a whole is not limited here again: address space is not memory (V8, Go, the JVM
+//! and address sanitisers reserve from gigabytes to terabytes and use little of it), and the count of a user's processes
+//! holds those of other calls too.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use oxibot_proto::settings::Limits;
 
+use super::cgroup::{Counted, Counter};
+use super::family;
 use super::fault::{Step, fault};
+use super::orders::Plan;
 use crate::wire::WallFault;
 
 const MIB: u64 = 1 << 20;
@@ -16,18 +23,28 @@ const MESSAGE_QUEUES: u64 = 819_200;
 /// Seconds between SIGXCPU, which a program may handle, and SIGKILL.
 const CPU_GRACE: u64 = 2;
 
-/// Applies the limits to this process; they hold for all it starts, and cannot be raised again. `others`: tasks of the
-/// same user that are counted with those of the call.
-pub(super) fn apply(limits: &Limits, others: u64) -> Result<(), WallFault> {
+/// Applies the limits to this process; they hold for all it starts, and cannot be raised again. `counted`: what the
+/// call's cgroup limits.
+pub(super) fn apply(limits: &Limits, plan: Plan, counted: &Counted) -> Result<(), WallFault> {
     let cpu = u64::from(limits.cpu_seconds);
     // 1 and not 0: a core_pattern that pipes ignores 0 but gives up on 1, and no file is smaller than one byte.
     lower(Resource::RLIMIT_CORE, 1, 1)?;
     lower(Resource::RLIMIT_CPU, cpu, cpu.saturating_add(CPU_GRACE))?;
+    if !counted.has(Counter::Memory) {
+        let memory = u64::from(limits.memory_mb).saturating_mul(MIB);
+        lower(Resource::RLIMIT_AS, memory, memory)?;
+    }
+    if !counted.has(Counter::Processes) {
+        let others = match plan {
+            // Counted for the user within its user namespace: all calls of one zygote together.
+            Plan::Full => 0,
+            // The user's own programs count too; a limit below what runs already would stop every call.
+            Plan::Bare | Plan::Off => family::tasks_of_this_user(),
+        };
+        let processes = u64::from(limits.processes).saturating_add(others);
+        lower(Resource::RLIMIT_NPROC, processes, processes)?;
+    }
     let bounds = [
-        // Address space, hence generous: V8, Go and the JVM reserve far more than they use.
-        (Resource::RLIMIT_AS, u64::from(limits.memory_mb).saturating_mul(MIB)),
-        // Counted for the user within its user namespace: all calls of one zygote together.
-        (Resource::RLIMIT_NPROC, u64::from(limits.processes).saturating_add(others)),
         (Resource::RLIMIT_FSIZE, u64::from(limits.file_size_mb).saturating_mul(MIB)),
         (Resource::RLIMIT_NOFILE, u64::from(limits.open_files)),
         (Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY),

@@ -17,11 +17,12 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use super::cgroup::{Place, Remains};
 use super::channel::{Channel, Received, pair, send_message};
 use super::fault::{Step, fault};
 use super::handle::Zygote;
 use super::orders::{FromNursery, Order, Plan};
-use super::{cgroup, family, zygote};
+use super::{family, session, zygote};
 use crate::sys::{self, Cloned};
 use crate::wire::{Profile, WallFault, Wanted};
 
@@ -30,18 +31,25 @@ const READY_TIMEOUT_MS: u16 = 10_000;
 
 /// How often orphans are looked for once there are calls without namespaces, in milliseconds.
 const ORPHANS_EVERY_MS: u16 = 2_000;
-/// Longest one look for orphans may take.
+/// Longest the last look for orphans may take.
 const ORPHAN_TIME: Duration = Duration::from_secs(1);
+/// Longest one look for orphans may take meanwhile. Short, because somebody may wait for a zygote.
+const LOOK_TIME: Duration = Duration::from_millis(150);
 /// Longest zygotes may take to tidy up at the end.
 const TIDY_TIME: Duration = Duration::from_secs(4);
+/// Longest the nursery may take at the end, in milliseconds: the two above, and some. Its keeper waits as long.
+pub(super) const NURSERY_TIME_MS: u16 = 6_000;
 /// Longest the supervisor waits for all that when it ends in peace.
-const END_TIMEOUT_MS: u16 = 6_000;
+const END_TIMEOUT_MS: u16 = 10_000;
+/// How often what an ended zygote left is looked after while it cannot be removed, in milliseconds.
+const REMAINS_EVERY_MS: u16 = 250;
 
 /// The supervisor's handle of the nursery. Dropping it ends the nursery and with it every zygote and call.
 #[derive(Debug)]
 pub struct Nursery {
     /// `None` only while dropping.
     channel: Option<Channel<FromNursery>>,
+    /// Of its keeper, which ends after it.
     pidfd: OwnedFd,
     started: u32,
 }
@@ -67,7 +75,7 @@ impl Nursery {
         // resolved in the child before close-on-exec acts, so this executes the very file opened above.
         let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
             .arg0("oxibot-toolhost")
-            .arg("nursery")
+            .arg("keeper")
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
@@ -106,6 +114,8 @@ impl Nursery {
                 plan: *plan,
                 number: self.started,
                 lowered: lowered.clone(),
+                session: String::new(),
+                place: Place::unknown(),
             };
             match self.try_zygote(&order) {
                 Ok(zygote) => return Ok(zygote),
@@ -172,8 +182,10 @@ pub(super) fn sanitise() -> Result<OwnedFd, WallFault> {
     Ok(socket)
 }
 
-/// How often an ended zygote's cgroup is tried to be removed, every 2 ms. Prevents one that cannot be from holding us.
-const CGROUP_TRIES: u32 = 200;
+/// Between two tries to remove a cgroup: a killed process leaves its own a moment after it is reaped.
+const AGAIN: Duration = Duration::from_millis(2);
+/// Longest that is tried at the end. The keeper goes on after that.
+const REMOVE_TIME: Duration = Duration::from_millis(400);
 
 /// Entry point of the role `nursery`: fd 0 is the supervisor's socket.
 #[must_use]
@@ -184,81 +196,111 @@ pub fn nursery_role() -> ExitCode {
     }
 }
 
-/// The nursery has no parent-death signal: on the end of its socket it lets its zygotes tidy up, then ends what is left.
+/// A zygote that was started.
+struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+    plan: Plan,
+    /// Its part of the names of this run.
+    number: u32,
+}
+
+/// The nursery has no parent-death signal: on the end of its socket or of its keeper it lets its zygotes tidy up, then
+/// ends what is left.
 fn nurse() -> Result<(), WallFault> {
     let socket = sanitise()?;
     nix::sys::prctl::set_name(c"oxibot-nursery").step("name the nursery")?;
     nix::sys::prctl::set_dumpable(false).step("make the nursery undumpable")?;
     nix::sys::prctl::set_no_new_privs().step("set no_new_privs")?;
+    let parent = nix::unistd::getppid();
+    let keeper = sys::pidfd_open(parent.as_raw()).step("watch the keeper")?;
     // A Ctrl-C at the terminal is for main; and our process group must hold nobody but us.
     nix::unistd::setsid().step("start a session")?;
     // What a killed zygote without namespaces leaves comes here.
     nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
     let program = open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .step("open our own binary")?;
+    let session = session::prefix(parent)?;
+    let remains = Remains::of(&session);
+    remains.remove_stale();
+    session::remove_stale_private();
+    let place = Place::prepare(&session);
     let mut channel = Channel::<Order>::new(socket);
-    let mut zygotes: Vec<(Pid, Plan)> = Vec::new();
-    let mut cgroups: Vec<Pid> = Vec::new();
-    let mut watch = None;
+    let mut zygotes: Vec<Child> = Vec::new();
+    // Numbers of ended zygotes whose cgroups are still there.
+    let mut ended: Vec<u32> = Vec::new();
+    let mut orphans = None;
     loop {
-        let received = channel.wait(watch)?;
-        reap(&mut zygotes, &mut cgroups);
-        cgroups.retain(|zygote| !cgroup::remove(*zygote));
+        let again = (!ended.is_empty()).then_some(REMAINS_EVERY_MS);
+        // A zygote that ends is tidied up after at once.
+        let ends = zygotes.iter().map(|zygote| zygote.pidfd.as_fd()).chain([keeper.as_fd()]);
+        let ends: Vec<BorrowedFd<'_>> = ends.collect();
+        let received = channel.wait_beside(again.or(orphans), &ends)?;
+        reap(&session, &mut zygotes, &mut ended);
+        ended.retain(|number| !remains.remove_zone(*number));
         match received {
-            Received::Message(order) => match start_zygote(program.as_fd(), &order) {
-                Ok((pid, pidfd, socket)) => {
-                    zygotes.push((pid, order.plan));
-                    match order.plan {
-                        Plan::Full => {}
-                        Plan::Bare | Plan::Off => watch = Some(ORPHANS_EVERY_MS),
+            Received::Message(mut order) => {
+                order.session.clone_from(&session);
+                order.place = place.clone();
+                match start_zygote(program.as_fd(), &order) {
+                    Ok((pid, pidfd, socket)) => {
+                        channel.send(&FromNursery::Zygote, &[pidfd.as_fd(), socket.as_fd()])?;
+                        zygotes.push(Child { pid, pidfd, plan: order.plan, number: order.number });
+                        match order.plan {
+                            Plan::Full => {}
+                            Plan::Bare | Plan::Off => orphans = Some(ORPHANS_EVERY_MS),
+                        }
                     }
-                    channel.send(&FromNursery::Zygote, &[pidfd.as_fd(), socket.as_fd()])?;
+                    Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
                 }
-                Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
-            },
+            }
+            Received::Nothing if has_ended(&keeper) => break,
             Received::Nothing => {
-                let spared: Vec<Pid> = zygotes.iter().map(|(pid, _)| *pid).collect();
-                family::end(&spared, ORPHAN_TIME);
+                let spared: Vec<Pid> = zygotes.iter().map(|zygote| zygote.pid).collect();
+                family::end(&spared, LOOK_TIME);
             }
             Received::Closed => break,
         }
     }
-    for (zygote, plan) in &zygotes {
-        match plan {
+    for zygote in &zygotes {
+        match zygote.plan {
             // Its calls end with its namespaces; there is nothing to tidy up. ESRCH cannot be: it is unreaped.
-            Plan::Full => drop(kill(*zygote, Signal::SIGKILL)),
+            Plan::Full => drop(kill(zygote.pid, Signal::SIGKILL)),
             Plan::Bare | Plan::Off => {}
         }
     }
     let until = Instant::now().checked_add(TIDY_TIME);
     while !zygotes.is_empty() && until.is_some_and(|until| Instant::now() < until) {
-        reap(&mut zygotes, &mut cgroups);
-        std::thread::sleep(Duration::from_millis(2));
+        reap(&session, &mut zygotes, &mut ended);
+        std::thread::sleep(AGAIN);
     }
     family::end(&[], ORPHAN_TIME);
-    // A killed process leaves its cgroup a moment after it is reaped.
-    for _ in 0..CGROUP_TRIES {
-        cgroups.retain(|zygote| !cgroup::remove(*zygote));
-        if cgroups.is_empty() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(2));
+    let until = Instant::now().checked_add(REMOVE_TIME);
+    while !(remains.remove_all() & session::remove_private(&session))
+        && until.is_some_and(|until| Instant::now() < until)
+    {
+        std::thread::sleep(AGAIN);
     }
     Ok(())
 }
 
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut watched = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    poll(&mut watched, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}
+
 /// Takes note of ended children.
-fn reap(zygotes: &mut Vec<(Pid, Plan)>, cgroups: &mut Vec<Pid>) {
+fn reap(session: &str, zygotes: &mut Vec<Child>, ended: &mut Vec<u32>) {
     for pid in family::reap() {
-        let Some(place) = zygotes.iter().position(|(zygote, _)| *zygote == pid) else { continue };
-        match zygotes.swap_remove(place) {
-            (_, Plan::Bare) => {
-                zygote::remove_private(pid);
-                cgroups.push(pid);
+        let Some(place) = zygotes.iter().position(|zygote| zygote.pid == pid) else { continue };
+        let zygote = zygotes.swap_remove(place);
+        match zygote.plan {
+            Plan::Bare => {
+                session::remove_private(&session::private_prefix(session, zygote.number));
             }
-            (_, Plan::Off) => cgroups.push(pid),
-            (_, Plan::Full) => {}
+            Plan::Full | Plan::Off => {}
         }
+        ended.push(zygote.number);
     }
 }
 

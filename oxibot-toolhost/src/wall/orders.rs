@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 use oxibot_proto::message::Denial;
 
+use super::cgroup::Place;
 use crate::wire::{Profile, WallFault};
 
 /// As the program of a [`crate::wire::Job`]: our own binary, by descriptor. Holds a NUL, which no path can.
@@ -28,6 +29,10 @@ pub(super) struct Order {
     pub(super) number: u32,
     /// Why a stronger plan did not hold.
     pub(super) lowered: Option<WallFault>,
+    /// Begins the names of what this run makes outside its processes. Known to the nursery, which sets it.
+    pub(super) session: String,
+    /// Where it may make cgroups. As above.
+    pub(super) place: Place,
 }
 
 /// Nursery to supervisor.

@@ -22,7 +22,7 @@ use super::init::Ground;
 use super::orders::{FromPayload, OURSELVES, Plan};
 use super::ruleset::Rules;
 use super::seccomp::Above;
-use super::{family, limits, privileges, seccomp, verify};
+use super::{limits, privileges, seccomp, verify};
 use crate::sys;
 use crate::wire::{Job, WallFault};
 
@@ -85,12 +85,7 @@ fn become_program(
     nix::unistd::dup2_stderr(stderr).step("connect stderr")?;
     // Everything of ours is close-on-exec already; this holds even if one was forgotten (CVE-2024-21626).
     sys::close_on_exec_from(3).step("close our descriptors")?;
-    let others = match ground.plan {
-        Plan::Full => 0,
-        // The user's own programs count too; a limit below what runs already would stop every call.
-        Plan::Bare | Plan::Off => family::tasks_of_this_user(),
-    };
-    limits::apply(&job.limits, others)?;
+    limits::apply(&job.limits, ground.plan, &ground.counted)?;
     // After every mount, and by the workspace handle: a path given by a model is never looked up from "/".
     enter_directory(workspace, path_of(&ground.profile.workspace), &job.directory)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(job.umask));

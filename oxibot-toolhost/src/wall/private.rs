@@ -169,6 +169,7 @@ mod tests {
             protect: vec![],
             wanted: Wanted::Strongest,
             tmp_mb: 1,
+            limits: oxibot_proto::settings::Limits::default(),
         };
         assert_eq!(beneath_private(&profile), [Path::new("/dev/shm/y"), Path::new("/tmp/a")]);
     }

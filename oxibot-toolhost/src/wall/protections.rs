@@ -4,6 +4,7 @@
 
 use oxibot_proto::message::{Level, Protection, ProtectionState};
 
+use super::cgroup::{Counted, Counter};
 use super::identity::Identity;
 use super::orders::Plan;
 use super::remedy::Switches;
@@ -88,17 +89,18 @@ const RIGHTS: [Right; 4] = [
 const UNTOLD: &str = "refused system calls are not told: another program above listens to them already (a container engine), or the \
      kernel is older than 5.0";
 
-/// Describes the wall of a plan whose probe call was verified. `counted`: the kernel counts the tasks of a call, also
-/// where it runs as the kernel's uid 0.
+/// Describes the wall of a plan whose probe call was verified. `cgroup`: what is counted for each call as a whole.
 pub(super) fn describe(
     plan: Plan,
     abi: u32,
     identity: &Identity,
-    counted: bool,
+    cgroup: &Counted,
     telling: Telling,
     lowered: Option<&WallFault>,
     switches: &Switches,
 ) -> Obtained {
+    // Where a call runs as the kernel's uid 0, a cgroup is the only one to count its tasks.
+    let counted = plan == Plan::Full || identity.outside_uid != 0 || cgroup.has(Counter::Processes);
     let mut list = Vec::new();
     let mut put = |name: &str, state, detail: &str| {
         list.push(Protection { name: name.into(), state, detail: detail.into() });
@@ -162,7 +164,14 @@ pub(super) fn describe(
         (Plan::Full | Plan::Bare, Telling::Init) => put("explanations", Active, ""),
         (Plan::Full | Plan::Bare, Telling::Nobody) => put("explanations", Degraded, UNTOLD),
     }
-    put("call-cgroup", Unavailable, "limits are counted for each process, not for a call as a whole");
+    if cgroup.all() {
+        put("cgroup", Active, &cgroup.by);
+    } else if cgroup.by.is_empty() {
+        let each = "limits are counted for each process, not for a call as a whole";
+        put("cgroup", Unavailable, &format!("{each}: {}", cgroup.missing));
+    } else {
+        put("cgroup", Degraded, &format!("{}; {}", cgroup.by, cgroup.missing));
+    }
     let level = match plan {
         Plan::Full => Level::Full,
         Plan::Bare if abi >= SCOPES_ABI && counted => Level::Kernel,
@@ -178,27 +187,37 @@ mod tests {
 
     const USER: Identity = Identity { uid: 7, gid: 7, outside_uid: 7, outside_gid: 7 };
 
+    const ROOT: Identity = Identity { uid: 0, gid: 0, outside_uid: 0, outside_gid: 0 };
+
+    fn nothing() -> Counted {
+        Counted::nothing("read-only")
+    }
+
     #[test]
     fn full_lists_nothing_but_the_cgroup_as_missing() {
-        let obtained = describe(Plan::Full, 7, &USER, true, Telling::Init, None, &Switches::default());
+        let obtained = describe(Plan::Full, 7, &USER, &nothing(), Telling::Init, None, &Switches::default());
         assert_eq!(obtained.level, Level::Full);
         let missing: Vec<_> =
             obtained.protections.iter().filter(|p| p.state != ProtectionState::Active).collect();
         assert_eq!(missing.len(), 1, "{missing:?}");
+        assert!(
+            missing.iter().all(|p| p.name == "cgroup" && p.detail.ends_with(": read-only")),
+            "{missing:?}"
+        );
     }
 
     #[test]
     fn old_landlock_without_namespaces_is_reduced() {
         assert_eq!(
-            describe(Plan::Bare, 5, &USER, true, Telling::Init, None, &Switches::default()).level,
+            describe(Plan::Bare, 5, &USER, &nothing(), Telling::Init, None, &Switches::default()).level,
             Level::Reduced
         );
         assert_eq!(
-            describe(Plan::Bare, 6, &USER, true, Telling::Init, None, &Switches::default()).level,
+            describe(Plan::Bare, 6, &USER, &nothing(), Telling::Init, None, &Switches::default()).level,
             Level::Kernel
         );
         assert_eq!(
-            describe(Plan::Bare, 6, &USER, false, Telling::Init, None, &Switches::default()).level,
+            describe(Plan::Bare, 6, &ROOT, &nothing(), Telling::Init, None, &Switches::default()).level,
             Level::Reduced,
             "nobody counts its processes"
         );
@@ -207,7 +226,7 @@ mod tests {
     #[test]
     fn older_landlock_is_named_right_by_right() {
         let states = |plan, abi| -> Vec<(String, ProtectionState)> {
-            let obtained = describe(plan, abi, &USER, true, Telling::Init, None, &Switches::default());
+            let obtained = describe(plan, abi, &USER, &nothing(), Telling::Init, None, &Switches::default());
             let named = obtained.protections.into_iter().filter(|p| p.name.starts_with("landlock-"));
             named.map(|p| (p.name, p.state)).filter(|(_, state)| *state != ProtectionState::Active).collect()
         };
@@ -231,7 +250,7 @@ mod tests {
     fn reason_of_the_lower_level_is_named_with_its_remedy() {
         let fault = super::super::fault::fault("id-map /w", "EINVAL");
         let obtained =
-            describe(Plan::Bare, 7, &USER, true, Telling::Init, Some(&fault), &Switches::default());
+            describe(Plan::Bare, 7, &USER, &nothing(), Telling::Init, Some(&fault), &Switches::default());
         let detail = &obtained.protections.iter().find(|p| p.name == "mount-namespace").unwrap().detail;
         assert!(detail.contains("cannot id-map /w: EINVAL") && detail.contains("ext4"), "{detail}");
     }

@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::cgroup::Counter;
 use super::channel::send_if_room;
 use super::family;
 use super::fault::{Step, fault};
@@ -47,7 +48,7 @@ pub(super) fn until_end(
     ends.thread_block().step("hold back signals of ended children")?;
     let ended = SignalFd::with_flags(&ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .step("watch for ended children")?;
-    let mut count = Count::new(ground.plan, payload.processes);
+    let mut count = Count::new(ground, payload.processes);
     loop {
         // Once the signal is taken, because more may end after it.
         while matches!(ended.read_signal(), Ok(Some(_))) {}
@@ -110,10 +111,12 @@ struct Count {
 }
 
 impl Count {
-    fn new(plan: Plan, most: usize) -> Self {
-        let counts = match plan {
+    fn new(ground: &Ground, most: usize) -> Self {
+        let counts = match ground.plan {
             Plan::Full => false,
-            Plan::Bare | Plan::Off => nix::unistd::getuid().is_root(),
+            Plan::Bare | Plan::Off => {
+                nix::unistd::getuid().is_root() && !ground.counted.has(Counter::Processes)
+            }
         };
         Self { most, next: counts.then(Instant::now) }
     }

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use oxibot_proto::message::Denial;
 
 use super::fault::{Step, fault};
@@ -31,10 +31,14 @@ use crate::wire::{FoundSockets, Profile, Sockets, WallFault};
 /// First Landlock ABI that refuses connections to sockets of another domain.
 const RESOLVE_UNIX_ABI: u32 = 9;
 /// Most sockets covered. Each costs a mount, and a workspace with more is no workspace.
-const MAX_COVERED: usize = 256;
+const MAX_COVERED: usize = 128;
 /// Longest one search may take. Prevents a tree of millions of files from holding up each call; what was not reached
 /// is only found by its name.
-const SEARCH_TIME: Duration = Duration::from_millis(250);
+const SEARCH_TIME: Duration = Duration::from_millis(500);
+/// Directories that may wait in one search. Prevents a tree from filling memory.
+const MAX_WAITING: usize = 100_000;
+/// Entries between two looks at the clock.
+const PACE: usize = 256;
 /// Rounds of covering and looking again, against somebody who moves directories meanwhile.
 const ROUNDS: usize = 4;
 /// Where the cover is made: a file system of this call alone, writable, in every view.
@@ -73,7 +77,7 @@ pub(super) fn hide(profile: &Profile, abi: u32, asked: &Sockets) -> Result<Hidde
     let writable: Vec<&Path> =
         [&profile.workspace].into_iter().chain(&profile.write).map(|path| path_of(path)).collect();
     let cover = cover_file()?;
-    let hidden = cover_all(root, live, &writable, cover.as_fd());
+    let hidden = cover_all(root, live, (&roots, &writable), cover.as_fd());
     // Its name is needed as long as it is mounted anew.
     std::fs::remove_file(COVER).step("remove the name of the cover")?;
     Ok(match hidden? {
@@ -86,7 +90,7 @@ pub(super) fn hide(profile: &Profile, abi: u32, asked: &Sockets) -> Result<Hidde
 fn cover_all(
     root: BorrowedFd<'_>,
     mut live: BTreeSet<PathBuf>,
-    writable: &[&Path],
+    (roots, writable): (&[PathBuf], &[&Path]),
     cover: BorrowedFd<'_>,
 ) -> Result<Result<(), String>, WallFault> {
     let mut pinned = BTreeSet::new();
@@ -94,6 +98,7 @@ fn cover_all(
         if live.len() > MAX_COVERED {
             return Ok(Err(format!("there are more than {MAX_COVERED}")));
         }
+        let mut moved = false;
         for path in &live {
             // Who could move a directory on the way would show the socket where the next call does not look.
             for parent in parents(path, writable) {
@@ -101,12 +106,15 @@ fn cover_all(
                     pin(root, parent)?;
                 }
             }
-            put_over(root, path, cover)?;
+            moved |= !put_over(root, path, cover)?;
         }
         // Covered ones are plain files by now. What is still a socket was moved here meanwhile.
         let mut again = BTreeSet::new();
         for path in &live {
             note(root, path, &mut again)?;
+        }
+        if moved {
+            look_everywhere(root, roots, &mut again)?;
         }
         if again.is_empty() {
             return Ok(Ok(()));
@@ -196,60 +204,73 @@ fn look_everywhere(
     live: &mut BTreeSet<PathBuf>,
 ) -> Result<FoundSockets, WallFault> {
     let until = Instant::now().checked_add(SEARCH_TIME);
+    let late = || until.is_none_or(|until| Instant::now() >= until);
     let mut queue: VecDeque<PathBuf> = roots.iter().cloned().collect();
     let mut whole = true;
     while let Some(path) = queue.pop_front() {
-        if until.is_none_or(|until| Instant::now() >= until) {
+        if late() || live.len() > MAX_COVERED {
             whole = false;
             break;
         }
-        // Not a directory: a single file was granted. Gone or unreadable: nothing in it can be named.
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
         let opened = match open_plain(root, &path, flags) {
+            // A single file was granted.
             Err(Errno::ENOTDIR) => {
                 hold(root, &path, live)?;
                 continue;
             }
+            // Deeper than a path can say.
+            Err(Errno::ENAMETOOLONG) => {
+                whole = false;
+                continue;
+            }
+            // Gone or unreadable: nothing in it can be named.
             other => other,
         };
         let Some(mut entries) = opened.ok().and_then(|directory| Dir::from_fd(directory).ok()) else {
             continue;
         };
-        let mut unknown = Vec::new();
-        let mut sockets = Vec::new();
-        for entry in entries.iter().filter_map(Result::ok) {
+        for (count, entry) in entries.iter().filter_map(Result::ok).enumerate() {
+            if count.checked_rem(PACE) == Some(0) && late() {
+                whole = false;
+                break;
+            }
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
             }
             let below = || path.join(std::ffi::OsStr::from_bytes(name));
-            match entry.file_type() {
-                Some(Type::Directory) => queue.push_back(below()),
-                Some(Type::Socket) => sockets.push(below()),
-                Some(Type::Fifo | Type::CharacterDevice | Type::BlockDevice | Type::File | Type::Symlink) => {
-                }
-                None => unknown.push(below()),
-            }
-        }
-        // Some file systems do not say it in the listing.
-        for path in unknown {
-            let Ok(stat) = fstatat(root, below_root(&path), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
-            let format = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-            if format == SFlag::S_IFDIR {
-                queue.push_back(path);
-            } else if format == SFlag::S_IFSOCK {
-                sockets.push(path);
-            }
-        }
-        for path in sockets {
-            hold(root, &path, live)?;
-            if live.len() > MAX_COVERED {
-                break;
+            match entry.file_type().or_else(|| type_of(root, &below())) {
+                Some(Type::Directory) if queue.len() < MAX_WAITING => queue.push_back(below()),
+                Some(Type::Directory) => whole = false,
+                Some(Type::Socket) if live.len() <= MAX_COVERED => hold(root, &below(), live)?,
+                Some(
+                    Type::Socket
+                    | Type::Fifo
+                    | Type::CharacterDevice
+                    | Type::BlockDevice
+                    | Type::File
+                    | Type::Symlink,
+                )
+                | None => {}
             }
         }
     }
     let paths = live.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
     Ok(FoundSockets { paths, whole })
+}
+
+/// For file systems that do not say it in a listing.
+fn type_of(root: BorrowedFd<'_>, path: &Path) -> Option<Type> {
+    let handle = open_plain(root, path, OFlag::O_PATH).ok()?;
+    let format = SFlag::from_bits_truncate(fstat(&handle).ok()?.st_mode) & SFlag::S_IFMT;
+    if format == SFlag::S_IFDIR {
+        Some(Type::Directory)
+    } else if format == SFlag::S_IFSOCK {
+        Some(Type::Socket)
+    } else {
+        None
+    }
 }
 
 fn hold(root: BorrowedFd<'_>, path: &Path, live: &mut BTreeSet<PathBuf>) -> Result<(), WallFault> {
@@ -271,19 +292,21 @@ fn cover_file() -> Result<OwnedFd, WallFault> {
     Ok(handle)
 }
 
-fn put_over(root: BorrowedFd<'_>, path: &Path, cover: BorrowedFd<'_>) -> Result<(), WallFault> {
-    let Ok(place) = open_plain(root, path, OFlag::O_PATH) else { return Ok(()) };
+/// Covers a socket; `false` when there is none any more.
+fn put_over(root: BorrowedFd<'_>, path: &Path, cover: BorrowedFd<'_>) -> Result<bool, WallFault> {
+    let Ok(place) = open_plain(root, path, OFlag::O_PATH) else { return Ok(false) };
     let mode = SFlag::from_bits_truncate(fstat(&place).step_on("look at", path.display())?.st_mode);
     if mode & SFlag::S_IFMT != SFlag::S_IFSOCK {
-        return Ok(());
+        return Ok(false);
     }
     let tree = sys::open_tree_clone(cover).step("copy the cover of a socket")?;
     let attributes =
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     sys::set_mount(tree.as_fd(), attributes, None, Reach::This).step("make the cover read-only")?;
     match sys::move_mount(tree.as_fd(), place.as_fd()) {
+        Ok(()) => Ok(true),
         // Removed meanwhile.
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::ENOENT) => Ok(false),
         Err(errno) => Err(fault(format!("cover {}", path.display()), errno)),
     }
 }

@@ -132,25 +132,7 @@ pub(super) fn build(
     // Init mounts its own on top; below a user namespace the kernel demands that one is visible already.
     attach(root, open_clone(&sources.proc)?.as_fd(), &sources.proc)?;
     let canary = canary(root, identity)?;
-    if sources.whole.is_some() {
-        cover(root, profile, Covering::Above)?;
-    }
-    for source in &sources.read {
-        let tree = open_clone(source)?;
-        // Where a file system cannot be id-mapped, root's unreadable files stay unreadable: less, never more.
-        if sys::set_mount(tree.as_fd(), READ_ONLY, mapping, Reach::Below).is_err() {
-            sys::set_mount(tree.as_fd(), READ_ONLY, None, Reach::Below)
-                .step_on("make read-only", source.path.display())?;
-        }
-        attach(root, tree.as_fd(), source)?;
-    }
-    for source in sources.write.iter().chain([&sources.workspace]) {
-        let tree = open_clone(source)?;
-        let step = if mapping.is_some() { "id-map" } else { "restrict the mount of" };
-        sys::set_mount(tree.as_fd(), WRITABLE, mapping, Reach::Below).step_on(step, source.path.display())?;
-        attach(root, tree.as_fd(), source)?;
-    }
-    cover(root, profile, Covering::Below)?;
+    lay_out(root, profile, sources, mapping)?;
     fchdir(root).step("enter the new root")?;
     pivot_root(".", ".").step("make the view the root")?;
     umount2(".", MntFlags::MNT_DETACH).step("let go of the host's file system")?;
@@ -237,52 +219,100 @@ fn canary(root: BorrowedFd<'_>, identity: &Identity) -> Result<OwnedFd, WallFaul
     Ok(canary)
 }
 
-/// Which of our own directories are covered in this step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Covering {
-    /// Those the workspace or another granted path lies in: before that path is put on top.
-    Above,
-    /// All others: after everything is in place.
-    Below,
+/// What is put into the view at one path.
+enum Layer<'a> {
+    Read(&'a Source),
+    Write(&'a Source),
+    /// Nothing: our own directory.
+    Cover,
 }
 
-/// Hides our own directories wherever they show.
-fn cover(root: BorrowedFd<'_>, profile: &Profile, covering: Covering) -> Result<(), WallFault> {
-    let granted = || [&profile.workspace].into_iter().chain(&profile.read).chain(&profile.write);
-    for covered in &profile.covered {
-        let covered = path_of(covered);
-        let above = granted().any(|path| path_of(path).starts_with(covered));
-        if above != (covering == Covering::Above) {
-            continue;
-        }
-        // Who could rename a directory on the way to it would have it uncovered in the next zygote.
-        for ancestor in covered.ancestors().skip(1) {
-            if granted().any(|path| ancestor != path_of(path) && ancestor.starts_with(path_of(path))) {
-                pin(root, ancestor)?;
-            }
-        }
-        let Some(place) = find(root, covered)? else {
-            // What cannot be covered now would lie open as soon as it exists.
-            if granted().any(|path| covered.starts_with(path_of(path))) {
-                return Err(fault(format!("cover {}", covered.display()), "it does not exist"));
-            }
-            continue;
-        };
-        let mode = fstat(&place).step_on("look at", covered.display())?.st_mode & SFlag::S_IFMT.bits();
-        if mode == SFlag::S_IFDIR.bits() {
-            tmpfs(&by_descriptor(&place), "size=4k,nr_inodes=64,mode=755")
-                .step_on("cover", covered.display())?;
-            let top = find(root, covered)?.ok_or_else(|| fault("cover a directory", "it vanished"))?;
-            if covering == Covering::Below {
-                sys::set_mount(top.as_fd(), READ_ONLY, None, Reach::This)
-                    .step_on("cover", covered.display())?;
-            }
-        } else {
-            let null = required(Path::new("/dev/null"))?;
-            sys::move_mount(open_clone(&null)?.as_fd(), place.as_fd()).step_on("cover", covered.display())?;
+/// Puts granted paths into the view and covers over our own directories, outermost first: a cover hides what a grant
+/// around it shows, and a grant inside it shows again.
+fn lay_out(
+    root: BorrowedFd<'_>,
+    profile: &Profile,
+    sources: &Sources,
+    mapping: Option<BorrowedFd<'_>>,
+) -> Result<(), WallFault> {
+    let writable = || sources.write.iter().chain([&sources.workspace]);
+    let hidden = |path: &Path| profile.covered.iter().any(|covered| path.starts_with(path_of(covered)));
+    // What lies in a writable tree is writable with it.
+    let inside = |path: &Path| {
+        writable().any(|other| path != other.path && path.starts_with(&other.path)) && !hidden(path)
+    };
+    let mut layers: Vec<(&Path, Layer<'_>)> = Vec::new();
+    for source in &sources.read {
+        if !inside(&source.path) {
+            layers.push((&source.path, Layer::Read(source)));
         }
     }
+    layers.extend(writable().map(|source| (source.path.as_path(), Layer::Write(source))));
+    layers.extend(profile.covered.iter().map(|path| (path_of(path), Layer::Cover)));
+    // Stable: of grants of one path the last, which is the workspace, lies on top.
+    layers.sort_by_key(|(path, _)| *path);
+    let mut hiding = Vec::new();
+    for (path, layer) in &layers {
+        match layer {
+            Layer::Read(source) => {
+                let tree = open_clone(source)?;
+                // Where a file system cannot be id-mapped, root's unreadable files stay unreadable: less, never more.
+                if sys::set_mount(tree.as_fd(), READ_ONLY, mapping, Reach::Below).is_err() {
+                    sys::set_mount(tree.as_fd(), READ_ONLY, None, Reach::Below)
+                        .step_on("make read-only", path.display())?;
+                }
+                attach(root, tree.as_fd(), source)?;
+            }
+            Layer::Write(source) => {
+                let tree = open_clone(source)?;
+                let step = if mapping.is_some() { "id-map" } else { "restrict the mount of" };
+                sys::set_mount(tree.as_fd(), WRITABLE, mapping, Reach::Below)
+                    .step_on(step, path.display())?;
+                attach(root, tree.as_fd(), source)?;
+            }
+            Layer::Cover => hiding.extend(cover(root, profile, path)?.then_some(*path)),
+        }
+    }
+    // Only now: until here places for grants inside them could be made.
+    for path in hiding {
+        let top = find(root, path)?.ok_or_else(|| fault("cover a directory", "it vanished"))?;
+        sys::set_mount(top.as_fd(), READ_ONLY, None, Reach::This).step_on("cover", path.display())?;
+    }
     Ok(())
+}
+
+/// Hides one of our own directories if it shows.
+fn cover(root: BorrowedFd<'_>, profile: &Profile, covered: &Path) -> Result<bool, WallFault> {
+    let granted = || [&profile.workspace].into_iter().chain(&profile.read).chain(&profile.write);
+    // Who could rename a directory on the way to it would have it uncovered in the next zygote.
+    for ancestor in covered.ancestors().skip(1) {
+        if granted().any(|path| ancestor != path_of(path) && ancestor.starts_with(path_of(path))) {
+            pin(root, ancestor)?;
+        }
+    }
+    let Some(place) = find(root, covered)? else {
+        // What cannot be covered now would lie open as soon as it exists, unless another cover hides it.
+        let hidden_from = |path: &Path| {
+            profile
+                .covered
+                .iter()
+                .map(|other| path_of(other))
+                .any(|other| other != covered && covered.starts_with(other) && other.starts_with(path))
+        };
+        let shows = |path: &Path| covered.starts_with(path) && !hidden_from(path);
+        if granted().any(|path| shows(path_of(path))) {
+            return Err(fault(format!("cover {}", covered.display()), "it does not exist"));
+        }
+        return Ok(false);
+    };
+    let mode = fstat(&place).step_on("look at", covered.display())?.st_mode & SFlag::S_IFMT.bits();
+    if mode == SFlag::S_IFDIR.bits() {
+        tmpfs(&by_descriptor(&place), "size=4k,nr_inodes=64,mode=755").step_on("cover", covered.display())?;
+    } else {
+        let null = required(Path::new("/dev/null"))?;
+        sys::move_mount(open_clone(&null)?.as_fd(), place.as_fd()).step_on("cover", covered.display())?;
+    }
+    Ok(true)
 }
 
 /// Makes a directory a mount point of itself, so that it cannot be renamed or removed.

@@ -7,17 +7,17 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
 use oxibot_proto::settings::Limits;
 
+use super::cgroup::{Counter, Zone};
 use super::channel::{Channel, Received, pair};
+use super::children::{Children, Init};
 use super::fault::{Step, fault};
 use super::foundation::{self, Foundation};
 use super::handle::ReadyInit;
@@ -27,14 +27,12 @@ use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
 use super::remedy::Switches;
 use super::seccomp::{PayloadFilter, Telling};
-use super::{cgroup, family, grants, privileges, protections};
+use super::{grants, privileges, protections, session};
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, Sockets, ToZygote, WallFault};
 
 /// Longest the probe call may take, in milliseconds.
 const PROBE_TIMEOUT_MS: u16 = 8_000;
-/// Longest a sweep may take. A process stuck in the kernel is left to the next one.
-const SWEEP_TIME: Duration = Duration::from_secs(3);
 /// Half way to "kill this first".
 const OOM_SCORE: &str = "500";
 /// What each init of level `full` gets of its own.
@@ -47,23 +45,6 @@ pub(super) fn become_role(program: BorrowedFd<'_>, socket: BorrowedFd<'_>, role:
         sys::exec_descriptor(program, &[c"oxibot-toolhost", role], &[]);
     }
     sys::exit_now(1)
-}
-
-/// Start of the names of the directories this zygote gives to calls without a `/tmp` of their own.
-fn private_prefix(zygote: u32) -> String {
-    format!("/tmp/oxibot-call-{zygote}-")
-}
-
-/// Removes what a zygote that was killed could not remove itself. Links are removed, never followed.
-pub(super) fn remove_private(zygote: Pid) {
-    let prefix = private_prefix(zygote.as_raw().cast_unsigned());
-    for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.to_str().is_some_and(|path| path.starts_with(&prefix)) {
-            // Fails for what another user planted under such a name: that is theirs.
-            let _ = std::fs::remove_dir_all(path);
-        }
-    }
 }
 
 /// Entry point of the role `zygote`: fd 0 is its control socket, on which its order comes first.
@@ -98,12 +79,12 @@ fn live() -> Result<(), WallFault> {
             channel.send(&FromZygote::Ready(obtained), &[])?;
         }
         Err(fault) => {
-            zygote.end();
+            zygote.children.end();
             return channel.send(&FromZygote::CouldNot(fault), &[]);
         }
     }
     let served = zygote.serve(channel);
-    zygote.end();
+    zygote.children.end();
     served
 }
 
@@ -112,33 +93,11 @@ struct Zygote {
     identity: Identity,
     /// Started as root, whoever calls run as.
     root: bool,
-    /// The kernel counts the tasks of calls.
-    counted: bool,
     /// Whether refused system calls can be told, found by the probe call.
     telling: Telling,
-    /// Inits that have not been reaped. Only without namespaces.
-    inits: Vec<BareInit>,
-    /// Files workers, never swept.
-    workers: Vec<Pid>,
-    /// Orphans ended since the last answer to a sweep.
-    swept: u32,
-}
-
-/// An init without a PID namespace: somebody has to tidy up after it.
-struct BareInit {
-    pid: Pid,
-    pidfd: OwnedFd,
-    /// The directory its call was given.
-    private: Option<PathBuf>,
-}
-
-impl Drop for BareInit {
-    fn drop(&mut self) {
-        if let Some(private) = &self.private {
-            // Fails only where something still writes there; the end of its zygote tries again.
-            let _ = std::fs::remove_dir_all(private);
-        }
-    }
+    /// Start of the names of what its calls get in `/tmp`.
+    private: String,
+    children: Children,
 }
 
 impl Zygote {
@@ -150,33 +109,32 @@ impl Zygote {
         );
         // Should memory run out, calls go first, then this, and the supervisor last.
         std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).step("offer calls to the OOM killer")?;
-        // Before capabilities go: the top of a cgroup tree is nobody's to write without one. Where root gets no cgroup,
-        // inits count; see `init::watch`.
-        let counted = match order.plan {
-            Plan::Full => true,
-            Plan::Bare | Plan::Off => !nix::unistd::getuid().is_root() || cgroup::enter(std::process::id()),
-        };
         let root = nix::unistd::getuid().is_root();
         let host = identity::namespaces()?;
+        // Before capabilities go: the top of a cgroup tree is nobody's to write without one.
+        let (zone, counted) = Zone::make(&order.place, order.number);
         let abi = sys::landlock_abi();
-        let Foundation { identity, canary } = foundation::lay(order, abi)?;
+        let Foundation { identity, canary } = foundation::lay(order, abi, zone.as_ref())?;
         match order.plan {
             Plan::Full => sys::ignore_ended_children().step("ignore ended children")?,
             Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         }
+        let profile = order.profile.clone();
         let filter = PayloadFilter::new(order.plan, abi)?;
-        let ground =
-            Ground { profile: order.profile.clone(), plan: order.plan, program, abi, host, canary, filter };
-        Ok(Self {
-            ground,
-            identity,
-            root,
+        let ground = Ground {
+            profile,
+            plan: order.plan,
+            program,
+            abi,
+            host,
+            canary,
+            filter,
             counted,
-            telling: Telling::Nobody,
-            inits: Vec::new(),
-            workers: Vec::new(),
-            swept: 0,
-        })
+            oom_score: OOM_SCORE,
+        };
+        let private = session::private_prefix(&order.session, order.number);
+        let children = Children::new(order.plan, zone, ground.counted.has(Counter::Processes));
+        Ok(Self { ground, identity, root, telling: Telling::Nobody, private, children })
     }
 
     fn obtained(&self, order: &Order) -> Obtained {
@@ -184,7 +142,7 @@ impl Zygote {
             self.ground.plan,
             self.ground.abi,
             &self.identity,
-            self.counted,
+            &self.ground.counted,
             self.telling,
             order.lowered.as_ref(),
             &Switches::read(self.root),
@@ -239,9 +197,10 @@ impl Zygote {
     fn serve(&mut self, mut channel: Channel<ToZygote>) -> Result<(), WallFault> {
         loop {
             // An init that ends takes its call with it at once, whoever killed it.
-            let ends: Vec<BorrowedFd<'_>> = self.inits.iter().map(|init| init.pidfd.as_fd()).collect();
-            let received = channel.wait_beside(None, &ends)?;
-            self.reap();
+            let ends = self.children.ends();
+            let received = channel.wait_beside(self.children.again(), &ends)?;
+            self.children.reap();
+            self.children.remove();
             let request = match received {
                 Received::Message(request) => request,
                 Received::Nothing => continue,
@@ -250,7 +209,7 @@ impl Zygote {
             let answered = match request {
                 ToZygote::MakeInit => self.make_init(&channel).map(|made| (FromZygote::Init, Some(made))),
                 ToZygote::MakeFiles => self.make_files(&channel).map(|made| (FromZygote::Files, Some(made))),
-                ToZygote::Sweep => Ok((FromZygote::Swept(self.sweep()), None)),
+                ToZygote::Sweep => Ok((FromZygote::Swept(self.children.sweep()), None)),
             };
             match answered {
                 Ok((answer, Some((pidfd, socket)))) => {
@@ -270,29 +229,32 @@ impl Zygote {
             Plan::Bare => (
                 0,
                 Some(
-                    nix::unistd::mkdtemp(format!("{}XXXXXX", private_prefix(std::process::id())).as_str())
+                    nix::unistd::mkdtemp(format!("{}/{}XXXXXX", session::TMP, self.private).as_str())
                         .step("make a directory for a call")?,
                 ),
             ),
             Plan::Off => (0, None),
         };
+        let limits = &self.ground.profile.limits;
+        let leaf = self.children.leaf(limits)?;
         let (pid, pidfd) = match sys::clone_process(flags).step("make the namespaces of a call")? {
             Cloned::Child => {
                 drop((ours, told));
                 // An init must not hold the zygote's own socket: it could ask for more inits.
                 control.close_in_child();
-                init::run(&self.ground, theirs, tell, private)
+                init::run(&self.ground, theirs, tell, private, leaf)
             }
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop((theirs, tell));
-        match self.ground.plan {
-            Plan::Full => {}
-            Plan::Bare | Plan::Off => {
-                let watched = pidfd.try_clone().step("watch an init")?;
-                self.inits.push(BareInit { pid, pidfd: watched, private });
-            }
+        // No job reaches it before the supervisor is told of it, so nothing of a call runs outside.
+        let taken = leaf.as_ref().map_or(Ok(()), |leaf| leaf.take(pid));
+        if taken.is_err() {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL);
         }
+        let watched = pidfd.try_clone().step("watch an init")?;
+        self.children.add_init(Init { pid, pidfd: watched, private, leaf });
+        taken?;
         let mut word = Vec::new();
         told.read_to_end(&mut word).step("hear an init")?;
         match word.as_slice() {
@@ -319,56 +281,8 @@ impl Zygote {
                 sys::exit_now(1)
             }
             Cloned::Parent { pid, pidfd } => {
-                match self.ground.plan {
-                    Plan::Full => {}
-                    Plan::Bare | Plan::Off => self.workers.push(pid),
-                }
+                self.children.add_worker(pid);
                 Ok((pidfd, ours))
-            }
-        }
-    }
-
-    /// Without namespaces: takes note of ended children, and ends what an ended init left.
-    fn reap(&mut self) {
-        match self.ground.plan {
-            Plan::Full => return,
-            Plan::Bare | Plan::Off => {}
-        }
-        for pid in family::reap() {
-            self.workers.retain(|worker| *worker != pid);
-            let ended: Vec<BareInit> = self.inits.extract_if(.., |init| init.pid == pid).collect();
-            if !ended.is_empty() {
-                self.swept = self.swept.saturating_add(self.end_orphans());
-            }
-        }
-    }
-
-    /// Ends children that are neither an init nor a files worker, and all below them.
-    fn end_orphans(&self) -> u32 {
-        let spared: Vec<Pid> =
-            self.inits.iter().map(|init| init.pid).chain(self.workers.iter().copied()).collect();
-        family::end(&spared, SWEEP_TIME)
-    }
-
-    /// Ends what calls left. With PID namespaces the kernel did already.
-    fn sweep(&mut self) -> u32 {
-        match self.ground.plan {
-            Plan::Full => 0,
-            Plan::Bare | Plan::Off => {
-                self.reap();
-                std::mem::take(&mut self.swept).saturating_add(self.end_orphans())
-            }
-        }
-    }
-
-    /// The supervisor is gone: nothing may stay.
-    fn end(&mut self) {
-        match self.ground.plan {
-            // Inits have the death signal, their namespaces the rest.
-            Plan::Full => {}
-            Plan::Bare | Plan::Off => {
-                family::end(&[], SWEEP_TIME);
-                self.inits.clear();
             }
         }
     }

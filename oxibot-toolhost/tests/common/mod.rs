@@ -40,11 +40,22 @@ pub(crate) struct Start {
     pub(crate) environment: Vec<(String, String)>,
     /// Relative to the directory that also holds `work`.
     pub(crate) home: &'static str,
+    /// Where that directory is made.
+    pub(crate) within: Option<PathBuf>,
+    /// A path relative to it that is granted by `sandbox.read`.
+    pub(crate) grant: Option<&'static str>,
 }
 
 impl Start {
     pub(crate) fn plain() -> Self {
-        Self { config: None, arguments: Vec::new(), environment: Vec::new(), home: "home" }
+        Self {
+            config: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            home: "home",
+            within: None,
+            grant: None,
+        }
     }
 
     pub(crate) fn config(text: &str) -> Self {
@@ -57,7 +68,8 @@ impl Start {
     }
 
     fn spawn(self) -> (Child, UnixStream, TempDir) {
-        let directory = tempfile::tempdir().unwrap();
+        let parent = self.within.clone().unwrap_or_else(std::env::temp_dir);
+        let directory = tempfile::tempdir_in(parent).unwrap();
         std::fs::create_dir(directory.path().join("work")).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_oxibot-toolhost"));
@@ -70,7 +82,12 @@ impl Start {
             .args(&self.arguments)
             .env_clear()
             .envs(self.environment);
-        if let Some(config) = self.config {
+        let granted = self.grant.map(|path| {
+            let path = directory.path().join(path);
+            std::fs::create_dir_all(&path).unwrap();
+            format!(r#"{{"sandbox": {{"read": ["{}"]}}}}"#, path.display())
+        });
+        if let Some(config) = self.config.or(granted) {
             let file = directory.path().join("config.json");
             std::fs::write(&file, config).unwrap();
             command.arg("--config").arg(file);

@@ -31,6 +31,7 @@ pub fn profile(workspace: &Path) -> Profile {
         protect: vec![".git/hooks".into(), ".vscode".into(), ".mcp.json".into()],
         wanted: Wanted::Strongest,
         tmp_mb: 32,
+        limits: Limits::default(),
     }
 }
 
@@ -229,4 +230,13 @@ pub fn again_as_a_user() {
         String::from_utf8_lossy(&ran.stdout),
         String::from_utf8_lossy(&ran.stderr)
     );
+}
+
+/// What a cgroup counts for each call here, by the protection's own words: `v1: memory; v1: pids` or `v2: memory, pids`.
+pub fn counted(zygote: &Zygote) -> (bool, bool) {
+    let found = zygote.obtained().protections.iter().find(|one| one.name == "cgroup").unwrap();
+    let state = found.state;
+    let by = found.detail.split("; no ").next().unwrap();
+    let has = |name| state != oxibot_proto::message::ProtectionState::Unavailable && by.contains(name);
+    (has("memory"), has("pids"))
 }
