@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// An assistant you can give a shell to.
 #[derive(Debug, Parser)]
@@ -86,7 +86,11 @@ pub enum Command {
     #[command(subcommand)]
     Sandbox(SandboxCommand),
     /// Check that everything is in order and say what to do where it is not
-    #[command(after_help = "Only a check that says `fail` gives exit status 1.")]
+    #[command(after_help = "Examples:\n  \
+        oxibot doctor\n  \
+        oxibot doctor --attack\n  \
+        oxibot doctor --format prometheus > /var/lib/node_exporter/oxibot.prom\n\n\
+        Exit status: 1 when a check says `fail` or an attack succeeded, else 0.")]
     Doctor(DoctorArgs),
     /// Look at the configuration
     #[command(subcommand)]
@@ -227,9 +231,34 @@ pub struct StatusArgs {
 /// `doctor`.
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
-    /// Print JSON
+    /// Only the sandbox: its checks, and every attack of the long form
     #[arg(long)]
+    pub attack: bool,
+    /// Print JSON, as --format json
+    #[arg(long, conflicts_with = "format")]
     pub json: bool,
+    /// How to print it
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+impl DoctorArgs {
+    /// How to print it, whichever way that was said.
+    #[must_use]
+    pub fn format(&self) -> ReportFormat {
+        if self.json { ReportFormat::Json } else { self.format }
+    }
+}
+
+/// Forms of `doctor`'s report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// One object
+    Json,
+    /// Prometheus text format, for a node exporter's textfile directory
+    Prometheus,
+    /// For people
+    Text,
 }
 
 /// `config`.
@@ -342,6 +371,20 @@ mod tests {
         assert!(cli.global.no_sandbox >= 1);
         let cli = Cli::try_parse_from(["oxibot", "--no-sandbox", "--no-sandbox", "tool", "list"]).unwrap();
         assert_eq!(cli.global.no_sandbox, 2);
+    }
+
+    #[test]
+    fn form_of_the_report_is_said_one_way_or_the_other() {
+        let format = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from([&["oxibot", "doctor"], arguments].concat()).ok()?;
+            let Command::Doctor(args) = cli.command else { panic!("not the doctor") };
+            Some((args.format(), args.attack))
+        };
+        assert_eq!(format(&[]), Some((ReportFormat::Text, false)));
+        assert_eq!(format(&["--json", "--attack"]), Some((ReportFormat::Json, true)));
+        assert_eq!(format(&["--format", "prometheus"]), Some((ReportFormat::Prometheus, false)));
+        assert_eq!(format(&["--json", "--format", "text"]), None);
+        assert_eq!(format(&["--format", "xml"]), None);
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `settings`, `attack`, `probe`.
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `settings`, `facts`, `attack`, `probe`.
 //!
-//! Each role is one call into the module that owns it. Only `serve` and `settings` are started by people or by main.
+//! Each role is one call into the module that owns it. Only `serve`, `settings` and `facts` are started by people or by main.
 
 use std::process::ExitCode;
 
-use crate::{files, supervise, sys, wall};
+use crate::{facts, files, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -17,6 +17,7 @@ pub fn run() -> ExitCode {
     match role.to_str() {
         Some("serve") => supervise::serve_role(arguments),
         Some("settings") => supervise::settings_role(arguments),
+        Some("facts") => facts::role(),
         Some("files") => files::role(),
         Some("keeper") => wall::keeper_role(),
         Some("nursery") => wall::nursery_role(),

@@ -697,6 +697,31 @@ pub fn close_from(first: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+// --- facts
+
+/// What the kernel knows of its own clock. Changes nothing and needs no privilege.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelClock {
+    /// A time service keeps it right.
+    pub synchronised: bool,
+    /// Largest error, in microseconds.
+    pub max_error_us: i64,
+}
+
+/// Asks the kernel about its clock.
+///
+/// # Errors
+/// The kernel's answer; a seccomp filter of a container may refuse the call.
+pub fn kernel_clock() -> nix::Result<KernelClock> {
+    // SAFETY: the structure holds integers only, for which all bits zero is a value; `modes` zero means: read only.
+    let mut clock: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live structure of the type the call fills, and is not kept.
+    let state = unsafe { libc::adjtimex(&raw mut clock) };
+    let state = Errno::result(state)?;
+    let synchronised = state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0;
+    Ok(KernelClock { synchronised, max_error_us: clock.maxerror })
+}
+
 // --- supervise
 
 /// Any system call at all, for the test that executes every rule of the filter.

@@ -8,6 +8,8 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::view::View;
+
 /// Largest tool arguments as JSON text, in bytes. Room for `write_file` (768 KiB, escaped) inside one frame.
 pub const MAX_ARGUMENTS: usize = 1_000_000;
 /// Largest chunk of a transferred file or of a stream, in bytes.
@@ -432,6 +434,8 @@ pub struct CallResult {
     pub duration_ms: u64,
     /// What it used, if it ran.
     pub usage: Option<Usage>,
+    /// What it could see and do, for explanations. Only of a program whose output is in `output`, behind a wall.
+    pub view: Option<Box<View>>,
 }
 
 /// What the policy says of a call, nothing having run.

@@ -2,7 +2,7 @@
 //!
 //! Both ends keep a [`Stage`] for the connection and close it on the first illegal message.
 
-use crate::message::{ToMain, ToToolhost};
+use crate::message::{CloseReason, Stopped, ToMain, ToToolhost, ToolhostHello};
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,31 @@ impl ToToolhost {
 }
 
 impl ToMain {
+    /// The hello; another message comes back. For whoever waits for exactly this one: what else may come, and when, is
+    /// for [`ToMain::check`] to say.
+    ///
+    /// # Errors
+    /// The message, when it is another.
+    pub fn into_hello(self) -> Result<ToolhostHello, Self> {
+        if let Self::Hello(hello) = self { Ok(hello) } else { Err(self) }
+    }
+
+    /// Why the connection is closed; another message comes back.
+    ///
+    /// # Errors
+    /// The message, when it is another.
+    pub fn into_bye(self) -> Result<CloseReason, Self> {
+        if let Self::Bye(reason) = self { Ok(reason) } else { Err(self) }
+    }
+
+    /// The answer to a stop; another message comes back.
+    ///
+    /// # Errors
+    /// The message, when it is another.
+    pub fn into_stopped(self) -> Result<Stopped, Self> {
+        if let Self::Stopped(stopped) = self { Ok(stopped) } else { Err(self) }
+    }
+
     /// Name of the message, for errors and logs.
     #[must_use]
     pub fn name(&self) -> &'static str {

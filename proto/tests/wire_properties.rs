@@ -5,6 +5,8 @@ use oxibot_proto::message::{
     CallNumber, CallRequest, CallResult, Denial, Level, Origin, Outcome, Output, RunRequest, StdinChunk,
     ToMain, ToToolhost, Usage,
 };
+use oxibot_proto::settings::Limits;
+use oxibot_proto::view::{Network, Rest, Temporary, View};
 use proptest::prelude::*;
 
 fn origin() -> impl Strategy<Value = Origin> {
@@ -59,8 +61,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn to_main() -> impl Strategy<Value = ToMain> {
-    (any::<u64>(), outcome(), any::<Option<i32>>(), prop::collection::vec(any::<u8>(), 0..2000), any::<u64>())
-        .prop_map(|(n, outcome, exit_code, head, total_bytes)| {
+    let head = prop::collection::vec(any::<u8>(), 0..2000);
+    (any::<u64>(), outcome(), any::<Option<i32>>(), head, any::<u64>(), view()).prop_map(
+        |(n, outcome, exit_code, head, total_bytes, view)| {
             ToMain::CallResult(Box::new(CallResult {
                 call: CallNumber(n),
                 call_id: "c".into(),
@@ -75,8 +78,40 @@ fn to_main() -> impl Strategy<Value = ToMain> {
                 proven: None,
                 duration_ms: 1,
                 usage: Some(Usage { cpu_ms: 1, max_rss_kb: 2 }),
+                view,
             }))
-        })
+        },
+    )
+}
+
+fn paths() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(".{0,20}", 0..4)
+}
+
+fn view() -> impl Strategy<Value = Option<Box<View>>> {
+    let rest = prop_oneof![Just(Rest::Absent), Just(Rest::Refused), Just(Rest::ReadOnly)];
+    let temporary = prop_oneof![Just(Temporary::Own), Just(Temporary::Directory)];
+    let network = prop_oneof![Just(Network::Own), Just(Network::None)];
+    let view = (".{0,20}", paths(), paths(), paths(), paths(), rest, temporary, network).prop_map(
+        |(workspace, read, write, covered, guarded, rest, temporary, network)| {
+            Box::new(View {
+                directory: workspace.clone(),
+                workspace,
+                read,
+                write,
+                system: vec!["/usr".into()],
+                devices: Vec::new(),
+                covered,
+                pinned: guarded.clone(),
+                guarded,
+                rest,
+                temporary,
+                network,
+                limits: Limits::default(),
+            })
+        },
+    );
+    prop::option::of(view)
 }
 
 proptest! {

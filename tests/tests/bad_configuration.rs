@@ -131,3 +131,40 @@ fn the_schema_accepts_what_is_accepted_and_refuses_what_is_refused() {
         assert!(!validator.is_valid(&bad), "{bad}");
     }
 }
+
+#[test]
+fn what_is_wrong_is_said_once() {
+    for (text, needle) in [
+        ("{\n  \"tools\": {\n", "EOF while parsing"),
+        ("{\"sandbox\": {\"reqire\": \"full\"}}", "sandbox.reqire"),
+        ("{\"agents\": {\"defaults\": {\"workspace\": \"/etc\"}}}", "/etc"),
+    ] {
+        let output = with(text, 0o600, &["tool", "list"], &[]);
+        assert_eq!(output.status.code(), Some(78), "{text}: {}", describe(&output));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.matches(needle).count(), 1, "{text}: {said}");
+    }
+}
+
+#[test]
+fn a_link_to_a_file_of_our_own_is_followed_and_one_that_others_can_turn_is_not() {
+    let fixture = Fixture::new();
+    let kept = fixture.root().join("dotfiles");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::write(kept.join("oxibot.json"), "{\"gateway\": {\"port\": 4711}}").unwrap();
+    std::fs::set_permissions(kept.join("oxibot.json"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(kept.join("oxibot.json"), fixture.home().join("config.json")).unwrap();
+    let run = |arguments: &[&str]| fixture.oxibot().args(arguments).output().unwrap();
+    let shown = run(&["config", "show"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("gateway.port = 4711"), "{}", describe(&shown));
+    let listed = run(&["tool", "list"]);
+    assert_eq!(listed.status.code(), Some(0), "{}", describe(&listed));
+    std::fs::set_permissions(&kept, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = run(&["config", "show"]);
+    assert_eq!(refused.status.code(), Some(78), "{}", describe(&refused));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("symbolic link") && said.contains("dotfiles") && said.contains("--config"),
+        "{said}"
+    );
+}

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::hands::{BoxFuture, CallEnding, CallProgress, FetchFault, Hands};
 use crate::broker::{Broker, BrokerError, CallEvent, CallOptions};
+use crate::explain;
 use crate::model::ToolCall;
 use crate::render::report::CallReport;
 
@@ -63,7 +64,7 @@ impl Acting {
                     output_bytes: alive.output_bytes,
                 }),
                 CallEvent::Output(_) => {}
-                CallEvent::Result(result) => return ending(&result),
+                CallEvent::Result(result) => return ending(&result, explain::command(&call.name, arguments)),
             }
         }
     }
@@ -108,6 +109,7 @@ fn not_asked(error: &BrokerError) -> CallEnding {
         outcome: "internal".to_owned(),
         summary: format!("outcome: internal, the call did not reach the toolhost: {error}"),
         output: String::new(),
+        wall: String::new(),
         call_id: None,
         exit_code: None,
         duration: Duration::ZERO,
@@ -115,8 +117,8 @@ fn not_asked(error: &BrokerError) -> CallEnding {
 }
 
 /// A result in words. What a confined program had a part in stays in `output`.
-fn ending(result: &CallResult) -> CallEnding {
-    let report = CallReport::new(result);
+fn ending(result: &CallResult, command: Option<String>) -> CallEnding {
+    let report = CallReport::of(result, command.as_deref());
     let mut summary = format!("outcome: {}", report.outcome);
     if let Some(code) = report.exit_code {
         summary.push_str(&format!(", exit code {code}"));
@@ -139,14 +141,11 @@ fn ending(result: &CallResult) -> CallEnding {
     if let Some(denial) = &report.denial {
         summary.push_str(&format!("\nrule {}: {}\ninstead: {}", denial.rule, denial.reason, denial.hint));
     }
-    let mut output = report.output.unwrap_or_default();
-    for violation in &report.violations {
-        output.push_str(&format!("\n[refused: {} {}: {}]", violation.what, violation.path, violation.why));
-    }
     CallEnding {
         outcome: report.outcome.to_owned(),
         summary,
-        output,
+        output: explain::quote_forged(&report.output.unwrap_or_default()),
+        wall: report.wall,
         call_id: report.call_id,
         exit_code: report.exit_code,
         duration: Duration::from_millis(report.duration_ms),

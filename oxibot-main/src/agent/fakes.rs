@@ -68,6 +68,7 @@ impl Hands for FakeHands {
                 outcome: outcome.to_owned(),
                 summary: format!("outcome: {outcome}"),
                 output,
+                wall: String::new(),
                 call_id: Some("c1".to_owned()),
                 exit_code: None,
                 duration: Duration::ZERO,

@@ -22,6 +22,8 @@ pub struct CallEnding {
     pub summary: String,
     /// What the program printed or the file holds: untrusted.
     pub output: String,
+    /// What the wall refused, in our words; a path or an address in it is one word. Shown after the output.
+    pub wall: String,
     /// The toolhost's id, if the call got one.
     pub call_id: Option<String>,
     /// Exit status, if there is one.
@@ -125,4 +127,20 @@ pub trait Mind: Send + Sync {
         request: &'a ModelRequest,
         sink: &'a mut (dyn FnMut(StreamEvent) + Send),
     ) -> BoxFuture<'a, Result<ModelReply, MindFault>>;
+
+    /// Whether there is such a model, as far as can be known before it is asked anything.
+    fn known(&self) -> BoxFuture<'_, Known> {
+        Box::pin(std::future::ready(Known::Unsaid))
+    }
+}
+
+/// Whether there is a model of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// The provider lists it.
+    Listed,
+    /// The provider lists others and not this one: why it cannot be used, for the person.
+    Unlisted(String),
+    /// The provider lists nothing, or does not answer: the first message will tell.
+    Unsaid,
 }

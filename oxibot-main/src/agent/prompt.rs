@@ -53,13 +53,19 @@ pub struct Surroundings {
 pub async fn read_files(hands: &dyn Hands) -> (Vec<PromptFile>, Vec<String>) {
     let mut files = Vec::new();
     let mut remarks = Vec::new();
+    // One cause, an emergency stop for example, usually keeps all of them away: it is said once.
+    let mut missing_for: Vec<(String, Vec<&str>)> = Vec::new();
     let mut left = MAX_FILES;
     for (path, purpose) in FILES {
         let bytes = match hands.fetch(path, MAX_FETCH).await {
             Ok(bytes) => bytes,
             Err(FetchFault::Absent) => continue,
             Err(fault @ (FetchFault::TooLarge { .. } | FetchFault::Refused(_))) => {
-                remarks.push(format!("{path} is not in the prompt: {fault}"));
+                let why = fault.to_string();
+                match missing_for.iter_mut().find(|(known, _)| *known == why) {
+                    Some((_, paths)) => paths.push(path),
+                    None => missing_for.push((why, vec![path])),
+                }
                 continue;
             }
         };
@@ -74,6 +80,10 @@ pub async fn read_files(hands: &dyn Hands) -> (Vec<PromptFile>, Vec<String>) {
         }
         left -= text.len();
         files.push(PromptFile { path, purpose, text, cut: missing });
+    }
+    for (why, paths) in missing_for {
+        let are = if paths.len() == 1 { "is" } else { "are" };
+        remarks.push(format!("{} {are} not in the prompt: {why}", paths.join(", ")));
     }
     (files, remarks)
 }
@@ -185,6 +195,24 @@ mod tests {
         assert_eq!(
             remarks,
             ["USER.md is not in the prompt: path.outside: it is a link out of the workspace"]
+        );
+    }
+
+    #[tokio::test]
+    async fn one_cause_for_all_files_is_said_once() {
+        let mut hands = FakeHands::with_files(&[]);
+        for (path, _) in FILES {
+            hands.refuse(path, "stop.active: an emergency stop is in force");
+        }
+        hands.refuse("SOUL.md", "another cause");
+        let (_, remarks) = read_files(&hands).await;
+        assert_eq!(
+            remarks,
+            [
+                "AGENTS.md, USER.md, memory/MEMORY.md are not in the prompt: stop.active: an emergency stop is in \
+                 force",
+                "SOUL.md is not in the prompt: another cause"
+            ]
         );
     }
 

@@ -390,6 +390,7 @@ fn never_started() -> CallEnding {
         outcome: "cancelled".to_owned(),
         summary: "cancelled before it was started".to_owned(),
         output: String::new(),
+        wall: String::new(),
         call_id: None,
         exit_code: None,
         duration: Duration::ZERO,

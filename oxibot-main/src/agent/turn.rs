@@ -360,6 +360,12 @@ fn answer(call: &ToolCall, ending: &CallEnding, boundary: &Boundary) -> ToolAnsw
         }
         text.push_str(&boundary.wrap("tool output", &ending.output));
     }
+    if !ending.wall.is_empty() {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(ending.wall.trim_end());
+    }
     if text.is_empty() {
         text = format!("outcome: {}, no output", ending.outcome);
     }

@@ -10,6 +10,8 @@ use oxibot_proto::message::{
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use crate::render::neutral;
+
 use super::BrokerError;
 use super::connection::{Link, Order};
 
@@ -109,8 +111,25 @@ impl PendingCall {
         };
         match &event {
             CallEvent::Output(_) => self.untaken = self.untaken.saturating_add(1),
-            CallEvent::Result(_) => self.over = true,
+            CallEvent::Result(result) => {
+                self.over = true;
+                // Ids, sizes and outcomes; the tool's name is a model's word and may be anything.
+                tracing::info!(
+                    call_id = %neutral::line(&result.call_id, 80),
+                    tool = %neutral::line(&result.tool, 40),
+                    outcome = result.outcome.name(),
+                    exit_code = ?result.exit_code,
+                    duration_ms = result.duration_ms,
+                    output_bytes = result.output.total_bytes,
+                    "the call ended"
+                );
+            }
             CallEvent::Started(started) => {
+                tracing::info!(
+                    call_id = %neutral::line(&started.call_id, 80),
+                    deadline_ms = started.deadline_ms,
+                    "the call started"
+                );
                 let patience = Duration::from_millis(started.deadline_ms).saturating_add(SILENCE);
                 self.until = Instant::now().checked_add(patience);
             }

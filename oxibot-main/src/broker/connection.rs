@@ -356,23 +356,9 @@ impl Task {
                 Err(error) => return Err(broke(&error)),
             };
             message.check(self.stage).map_err(|illegal| broke(&illegal))?;
-            match message {
-                ToMain::Bye(reason) => return Err(BrokerError::Bye(reason)),
-                message @ (ToMain::Hello(_)
-                | ToMain::Tools(_)
-                | ToMain::Started(_)
-                | ToMain::Progress(_)
-                | ToMain::Output(_)
-                | ToMain::StdinTaken(_)
-                | ToMain::CallResult(_)
-                | ToMain::Judgement(_)
-                | ToMain::PutProgress(_)
-                | ToMain::GetChunk(_)
-                | ToMain::TransferEnd(_)
-                | ToMain::Status(_)
-                | ToMain::Stopped(_)) => {
-                    self.ledger.accept(message).map_err(|violation| broke(&violation))?;
-                }
+            match message.into_bye() {
+                Ok(reason) => return Err(BrokerError::Bye(reason)),
+                Err(message) => self.ledger.accept(message).map_err(|violation| broke(&violation))?,
             }
         }
     }

@@ -68,6 +68,7 @@ pub(crate) fn result(call: CallNumber, outcome: Outcome, output: &[u8]) -> CallR
         proven: None,
         duration_ms: 1,
         usage: None,
+        view: None,
     }
 }
 

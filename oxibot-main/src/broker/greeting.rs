@@ -82,29 +82,23 @@ pub fn greet_within(mut stream: UnixStream, patience: Duration) -> Result<Greete
 }
 
 fn accept(message: ToMain) -> Result<ToolhostHello, BrokerError> {
-    match message {
-        ToMain::Hello(hello) if hello.magic != MAGIC => {
-            Err(BrokerError::Greeting("what answered is not a toolhost".into()))
+    let hello = match message.into_hello() {
+        Ok(hello) => hello,
+        Err(other) => {
+            return Err(match other.into_bye() {
+                Ok(CloseReason::VersionMismatch { ours: theirs }) => {
+                    BrokerError::Version { ours: PROTOCOL_VERSION, theirs }
+                }
+                Ok(reason) => BrokerError::Bye(reason),
+                Err(_) => BrokerError::Greeting("it did not say hello first".into()),
+            });
         }
-        ToMain::Hello(hello) if hello.version != PROTOCOL_VERSION => {
-            Err(BrokerError::Version { ours: PROTOCOL_VERSION, theirs: hello.version })
-        }
-        ToMain::Hello(hello) => Ok(hello),
-        ToMain::Bye(CloseReason::VersionMismatch { ours: theirs }) => {
-            Err(BrokerError::Version { ours: PROTOCOL_VERSION, theirs })
-        }
-        ToMain::Bye(reason) => Err(BrokerError::Bye(reason)),
-        ToMain::Tools(_)
-        | ToMain::Started(_)
-        | ToMain::Progress(_)
-        | ToMain::Output(_)
-        | ToMain::StdinTaken(_)
-        | ToMain::CallResult(_)
-        | ToMain::Judgement(_)
-        | ToMain::PutProgress(_)
-        | ToMain::GetChunk(_)
-        | ToMain::TransferEnd(_)
-        | ToMain::Status(_)
-        | ToMain::Stopped(_) => Err(BrokerError::Greeting("it did not say hello first".into())),
+    };
+    if hello.magic != MAGIC {
+        Err(BrokerError::Greeting("what answered is not a toolhost".into()))
+    } else if hello.version != PROTOCOL_VERSION {
+        Err(BrokerError::Version { ours: PROTOCOL_VERSION, theirs: hello.version })
+    } else {
+        Ok(hello)
     }
 }

@@ -319,6 +319,7 @@ pub(super) fn lost(
         proven: hello.wall.proven,
         duration_ms: 0,
         usage: None,
+        view: None,
     }
 }
 

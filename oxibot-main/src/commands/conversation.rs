@@ -43,14 +43,7 @@ pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
 fn main_process(global: &Global, args: &AgentArgs, needs: &Needs, terminal: Terminal) -> Result<Exit, Fault> {
     launch::join_launcher()?;
     let handover = receive_handover()?;
-    let Ok(greeted) = oneshot::greet(handover.toolhost) else {
-        // Why, the toolhost has said on standard error, or the configuration says it better.
-        let error = fault::load_quietly(global).err();
-        return Err(error.map_or_else(
-            || Fault::new(Exit::Configuration, "toolhost", "the toolhost refused to start".to_owned()),
-            Fault::from,
-        ));
-    };
+    let greeted = oneshot::greet(handover.toolhost).map_err(|refusal| refusal.fault(global))?;
     let loaded = fault::load(global)?;
     let prepared = match agent::prepare(args, &loaded) {
         Ok(prepared) => prepared,

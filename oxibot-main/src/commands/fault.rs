@@ -75,11 +75,14 @@ impl From<ConfineError> for Fault {
 }
 
 impl Fault {
+    /// Kind of a toolhost that refused to start.
+    pub(super) const REFUSED: &str = "toolhost";
+
     /// The toolhost refused to start and said why.
     pub(super) fn refused(reason: &str, configuration: bool) -> Self {
         let exit = if configuration { Exit::Configuration } else { Exit::Internal };
         let message = format!("the toolhost {}", crate::render::neutral::text(reason));
-        Self::new(exit, "toolhost", message)
+        Self::new(exit, Self::REFUSED, message)
             .with_hint("`oxibot doctor` and `oxibot sandbox status` show what this machine gives")
     }
 }

@@ -6,7 +6,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use oxibot_proto::message::CloseReason;
+use oxibot_proto::message::{CloseReason, Level, ToolhostHello};
 
 use crate::broker::{self, Broker, BrokerError, Greeted};
 use crate::cli::Global;
@@ -14,7 +14,7 @@ use crate::config::{Environment, Loaded, Paths};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
 use crate::launch::{LaunchOptions, Toolhost, start_toolhost};
-use crate::render::terminal;
+use crate::render::{neutral, terminal};
 
 use super::fault::{self, Fault, warn_of};
 
@@ -98,7 +98,19 @@ pub(super) fn start(global: &Global, workspaces: &[PathBuf]) -> Result<Ready, Fa
         Err(refusal) => return Err(refusal.explain(global, toolhost)),
     };
     match fault::load(global) {
-        Ok(loaded) => Ok(Ready { greeted, loaded, toolhost }),
+        Ok(loaded) => {
+            // Only now there is a log: what it is to say is in the configuration.
+            let hello = &greeted.hello;
+            tracing::info!(pid = toolhost.id(), build = %neutral::line(&hello.build, 40), "the toolhost runs");
+            tracing::debug!(
+                level = hello.wall.level.name(),
+                landlock_abi = hello.wall.landlock_abi,
+                protections = hello.wall.protections.len(),
+                workspaces = hello.workspaces.len(),
+                "the toolhost said hello"
+            );
+            Ok(Ready { greeted, loaded, toolhost })
+        }
         Err(fault) => {
             drop(greeted);
             finish(toolhost);
@@ -116,6 +128,45 @@ pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Toolhost), F
     }
 }
 
+/// What a toolhost says of itself, nothing having been asked of it.
+pub(super) struct Seen {
+    /// Its hello.
+    pub(super) hello: ToolhostHello,
+    /// Why it refuses to serve, where it only said hello because less was required of it.
+    pub(super) refusal: Option<Fault>,
+    /// Why its end could not be seen.
+    pub(super) lingers: Option<std::io::Error>,
+}
+
+/// Starts a toolhost and lets it go after its hello. One that refuses because too little is to be had here is started
+/// once more with the least required of it, so that what there is can be shown: no call is ever made through that one.
+pub(super) fn look(global: &Global) -> Result<Seen, Fault> {
+    let mut options = launch_options(global, &[])?;
+    let greet_and_go = |options: &LaunchOptions| {
+        let (socket, toolhost) = start_toolhost(options)?;
+        match greet(socket) {
+            Ok(greeted) => {
+                let hello = greeted.hello.clone();
+                drop(greeted);
+                Ok((hello, toolhost.finish().err()))
+            }
+            Err(refusal) => Err(refusal.explain(global, toolhost)),
+        }
+    };
+    let refusal = match greet_and_go(&options) {
+        Ok((hello, lingers)) => return Ok(Seen { hello, refusal: None, lingers }),
+        Err(fault) => fault,
+    };
+    if refusal.kind != Fault::REFUSED || refusal.exit != Exit::Configuration {
+        return Err(refusal);
+    }
+    options.require = Some(Level::Reduced);
+    match greet_and_go(&options) {
+        Ok((hello, lingers)) => Ok(Seen { hello, refusal: Some(refusal), lingers }),
+        Err(_) => Err(refusal),
+    }
+}
+
 /// What the toolhost is started with. Only paths are looked up; no file is read.
 pub(super) fn launch_options(global: &Global, workspaces: &[PathBuf]) -> Result<LaunchOptions, Fault> {
     let paths = Paths::find(&super::options(global), &Environment::of_process())?;
@@ -127,6 +178,7 @@ pub(super) fn launch_options(global: &Global, workspaces: &[PathBuf]) -> Result<
         home: paths.home,
         workspaces: workspaces.to_vec(),
         no_sandbox: global.no_sandbox,
+        require: None,
     })
 }
 
@@ -139,8 +191,24 @@ pub(super) fn greet(socket: UnixStream) -> Result<Greeted, Refusal> {
 }
 
 impl Refusal {
+    /// Waits for the end of the toolhost, whose status tells more, and says what it was.
     fn explain(self, global: &Global, toolhost: Toolhost) -> Fault {
         let status = toolhost.finish().ok().and_then(|status| status.code());
+        let said = "the toolhost refused to start; it says why on standard error";
+        match (self.0, status) {
+            (BrokerError::Bye(reason), _) => Self(BrokerError::Bye(reason)).fault(global),
+            // It may be the configuration: then we can name the place.
+            (_, Some(78)) => match fault::load_quietly(global) {
+                Err(error) => Fault::from(error),
+                Ok(_) => Fault::new(Exit::Configuration, "configuration", said.to_owned()),
+            },
+            (_, Some(2)) => Fault::new(Exit::Usage, "usage", said.to_owned()),
+            (error, Some(_) | None) => Fault::from(error),
+        }
+    }
+
+    /// What it was, from what was said alone.
+    pub(super) fn fault(self, global: &Global) -> Fault {
         if let BrokerError::Bye(CloseReason::CannotStart { reason, configuration }) = &self.0 {
             return match fault::load_quietly(global) {
                 // Main names the place as well.
@@ -148,16 +216,7 @@ impl Refusal {
                 Ok(_) | Err(_) => Fault::refused(reason, *configuration),
             };
         }
-        let said = "the toolhost refused to start; it says why on standard error";
-        match status {
-            // It may be the configuration: then we can name the place.
-            Some(78) => match fault::load_quietly(global) {
-                Err(error) => Fault::from(error),
-                Ok(_) => Fault::new(Exit::Configuration, "configuration", said.to_owned()),
-            },
-            Some(2) => Fault::new(Exit::Usage, "usage", said.to_owned()),
-            Some(_) | None => Fault::from(self.0),
-        }
+        Fault::from(self.0)
     }
 }
 
@@ -171,6 +230,7 @@ fn confined(
     let plan = plan(needs, &greeted, loaded, Some(toolhost))?;
     let confined = confine(&plan)?;
     warn_of(&confined);
+    tracing::debug!("this process is confined");
     let runtime = confined.small_runtime().map_err(|error| {
         Fault::new(Exit::Internal, "runtime", format!("cannot start the runtime: {error}"))
     })?;

@@ -7,6 +7,8 @@ use crate::agent::runner::now_millis;
 use crate::cli::SessionsCommand;
 use crate::exit::Exit;
 use crate::render::terminal;
+
+use super::fault::Fault;
 use crate::repl::{exit_of_error, table};
 use crate::store::{Database, Expiry, Session, StoreError};
 
@@ -21,8 +23,10 @@ pub fn run(command: &SessionsCommand, state: &Path, expiry: Expiry) -> Exit {
             }
         },
         Err(error) => {
-            terminal::complain(&error.to_string());
-            exit_of_error(&error).0
+            let (exit, kind, hint) = exit_of_error(&error);
+            // A hint that only sends back to the message is for JSON, where there must be one.
+            let hint = if hint == "see the message" { "" } else { hint };
+            Fault::new(exit, kind, error.to_string()).with_hint(hint).report(false)
         }
     }
 }

@@ -140,24 +140,8 @@ fn answer(stream: &mut UnixStream) -> io::Result<Stopped> {
     let mut piece = [0_u8; 4096];
     loop {
         if let Some(message) = decoder.next_message().map_err(|error| io::Error::other(error.to_string()))? {
-            match message {
-                ToMain::Stopped(stopped) => return Ok(stopped),
-                ToMain::Hello(_)
-                | ToMain::Tools(_)
-                | ToMain::Started(_)
-                | ToMain::Progress(_)
-                | ToMain::Output(_)
-                | ToMain::StdinTaken(_)
-                | ToMain::CallResult(_)
-                | ToMain::Judgement(_)
-                | ToMain::PutProgress(_)
-                | ToMain::GetChunk(_)
-                | ToMain::TransferEnd(_)
-                | ToMain::Status(_)
-                | ToMain::Bye(_) => {
-                    return Err(io::Error::other(format!("it answered {}", message.name())));
-                }
-            }
+            let answered = |other: ToMain| io::Error::other(format!("it answered {}", other.name()));
+            return message.into_stopped().map_err(answered);
         }
         let left = PATIENCE.saturating_sub(deadline.elapsed());
         if left.is_zero() {

@@ -15,6 +15,7 @@ use crate::broker::{Broker, BrokerError, CallEvent, CallOptions, PendingCall};
 use crate::cli::{CallArgs, Global, ListArgs};
 use crate::confine::Network;
 use crate::exit::Exit;
+use crate::explain;
 use crate::render::neutral;
 use crate::render::report::{CallReport, JudgementReport, to_line};
 use crate::render::terminal::Terminal;
@@ -58,7 +59,7 @@ pub(super) fn call(global: &Global, args: &CallArgs) -> Exit {
         async |request, broker| match request {
             Ok(request) if args.dry_run => judge(&broker, request, args.json).await,
             Ok(request) => run(&broker, request, args.json, style).await,
-            Err(refused) => show(&refused, args.json),
+            Err(refused) => show(&refused, None, args.json),
         },
     )
 }
@@ -107,7 +108,7 @@ async fn judge(broker: &Broker, request: Request, json: bool) -> Exit {
             let printed = print(&if json { report.json() } else { report.human() });
             worse(printed, Exit::of_verdict(judgement.verdict))
         }
-        Ok(Err(result)) => show(&result, json),
+        Ok(Err(result)) => show(&result, None, json),
         Err(error) => Fault::from(error).report(json),
     }
 }
@@ -125,12 +126,12 @@ async fn run(broker: &Broker, request: Request, json: bool, style: Style) -> Exi
         Ok(pending) => pending,
         Err(BrokerError::TooLarge(_)) => {
             let result = failed(&tool, too_long(arguments.len()), &broker.hello());
-            return show(&result, json);
+            return show(&result, None, json);
         }
         Err(error) => return Fault::from(error).report(json),
     };
     match watch(broker, pending, &mut interrupts, ProgressLine::new(style)).await {
-        Some(result) => show(&result, json),
+        Some(result) => show(&result, explain::command(&tool, &arguments).as_deref(), json),
         None => Exit::Cancelled,
     }
 }
@@ -166,8 +167,8 @@ async fn watch(
     }
 }
 
-fn show(result: &CallResult, json: bool) -> Exit {
-    let report = CallReport::new(result);
+fn show(result: &CallResult, command: Option<&str>, json: bool) -> Exit {
+    let report = CallReport::of(result, command);
     let mut text = if json { report.json() } else { report.human() };
     if !json && Terminal::detect(true).stdout && !text.is_empty() && !text.ends_with('\n') {
         // Else the shell's prompt would follow on the same line.
@@ -248,6 +249,7 @@ fn failed(tool: &str, message: String, hello: &ToolhostHello) -> CallResult {
         proven: hello.wall.proven,
         duration_ms: 0,
         usage: None,
+        view: None,
     }
 }
 

@@ -6,6 +6,8 @@ use crate::agent::runner::now_millis;
 use crate::cli::UsageArgs;
 use crate::exit::Exit;
 use crate::render::terminal;
+
+use super::fault::Fault;
 use crate::repl::{exit_of_error, table};
 use crate::store::{Database, StoreError};
 
@@ -20,8 +22,10 @@ pub fn run(args: &UsageArgs, state: &Path) -> Exit {
             }
         },
         Err(error) => {
-            terminal::complain(&error.to_string());
-            exit_of_error(&error).0
+            let (exit, kind, hint) = exit_of_error(&error);
+            // A hint that only sends back to the message is for JSON, where there must be one.
+            let hint = if hint == "see the message" { "" } else { hint };
+            Fault::new(exit, kind, error.to_string()).with_hint(hint).report(false)
         }
     }
 }

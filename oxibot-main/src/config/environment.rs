@@ -3,6 +3,7 @@
 //! It turns variables into values of the right kind; reading the files that `_FILE` variables name is done in
 //! `sources.rs`.
 
+use oxibot_proto::nearest::nearest;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::error::{Origin, Problem};
-use super::reader::{expected, nearest, quoted};
+use super::reader::{expected, quoted};
 use super::shape::{Shape, root};
 
 /// Variables of a process. The values may be secrets and are never printed.

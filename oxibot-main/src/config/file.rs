@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags
 use zeroize::Zeroizing;
 
 use super::error::ConfigError;
+use crate::trust::Owners;
 
 /// Largest configuration: a device or a log named by mistake must not fill the memory.
 pub(crate) const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
@@ -23,6 +24,9 @@ pub(crate) const MAX_SECRET_BYTES: u64 = 64 * 1024;
 pub(crate) enum Links {
     /// Refused: whoever can write the directory could make us read or replace another file.
     Refuse,
+    /// Followed where each link, each directory on the way and the file belong to root or to us and nobody else may
+    /// write them: then nobody else can make us read another file.
+    Trusted,
     /// Followed: secret stores hand out links (`/run/secrets/..data/key`), and the person named the path.
     Follow,
 }
@@ -53,10 +57,22 @@ pub(crate) fn read(
     let unreadable =
         |cause: String, hint: String| ConfigError::Unreadable { path: path.to_path_buf(), cause, hint };
     let mut flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    if links == Links::Refuse {
-        flags |= OFlags::NOFOLLOW;
+    match links {
+        Links::Refuse | Links::Trusted => flags |= OFlags::NOFOLLOW,
+        Links::Follow => {}
     }
-    let descriptor = match rustix::fs::open(path, flags, Mode::empty()) {
+    let opened = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::LOOP) if links == Links::Trusted => {
+            let end = trusted_end(path).map_err(|cause| {
+                let hint = "chown it to yourself or root and take write permission from others (chmod go-w), or name \
+                            the file it points to with --config";
+                unreadable(format!("it is a symbolic link that cannot be followed: {cause}"), hint.into())
+            })?;
+            rustix::fs::open(&end, flags, Mode::empty())
+        }
+        opened => opened,
+    };
+    let descriptor = match opened {
         Ok(descriptor) => descriptor,
         Err(rustix::io::Errno::NOENT) => return Ok(None),
         Err(rustix::io::Errno::LOOP) => {
@@ -92,6 +108,41 @@ pub(crate) fn read(
     }
     let excuse = excuse(&file, path, credentials);
     Ok(Some(Contents { bytes, mode: about.mode() & 0o777, excuse }))
+}
+
+/// Links followed one after the other before it is taken for a circle.
+const MAX_LINKS: usize = 8;
+
+/// Where a link ends, without a link in it, if nobody but root and us could have led it elsewhere.
+fn trusted_end(link: &Path) -> Result<PathBuf, String> {
+    let owners = Owners::of_this_process();
+    let shown = |path: &Path, why: &str| format!("{}: {why}", path.display());
+    let mut at = link.to_path_buf();
+    for _ in 0..=MAX_LINKS {
+        // Links among the directories are resolved here: what counts is where they lead.
+        let directory = at.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = directory.canonicalize().map_err(|error| shown(directory, &error.to_string()))?;
+        let Some(name) = at.file_name() else { return Err(shown(&at, "it names no file")) };
+        let here = directory.join(name);
+        let about = here.symlink_metadata().map_err(|error| shown(&here, &error.to_string()))?;
+        if let Some((above, why)) =
+            owners.distrust_above(&here).map_err(|error| shown(&here, &error.to_string()))?
+        {
+            return Err(shown(&above, &why));
+        }
+        if !about.is_symlink() {
+            return match owners.distrust(&about) {
+                None => Ok(here),
+                Some(why) => Err(shown(&here, &why)),
+            };
+        }
+        if let Some(why) = owners.distrust_link(&about) {
+            return Err(shown(&here, &why));
+        }
+        let target = std::fs::read_link(&here).map_err(|error| shown(&here, &error.to_string()))?;
+        at = directory.join(target);
+    }
+    Err("it leads in a circle".to_owned())
 }
 
 /// Where the permission bits are not the owner's choice: files handed in by systemd, a container or a secret store.
@@ -194,6 +245,37 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(cause(read(&link, Links::Refuse, 8, None)).contains("symbolic link"));
         assert!(read(&link, Links::Follow, 8, None).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_link_is_followed_where_nobody_else_could_have_led_it_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("dotfiles")).unwrap();
+        std::fs::write(at("dotfiles/f"), "x").unwrap();
+        std::os::unix::fs::symlink("dotfiles/f", at("second")).unwrap();
+        std::os::unix::fs::symlink(at("second"), at("link")).unwrap();
+        let read = |name: &str| read(&at(name), Links::Trusted, 8, None);
+        assert!(read("link").unwrap().is_some(), "the control");
+        let mode = |name: &str, bits| {
+            std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(bits)).unwrap();
+        };
+        mode("dotfiles", 0o777);
+        assert!(cause(read("link")).contains("dotfiles: everybody may write"));
+        mode("dotfiles", 0o1777);
+        assert!(read("link").unwrap().is_some(), "sticky: nobody else can rename it");
+        mode("dotfiles", 0o755);
+        mode("dotfiles/f", 0o646);
+        assert!(cause(read("link")).contains("everybody may write"));
+        mode("dotfiles/f", 0o600);
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::lchown(at("second"), Some(12_345), None).unwrap();
+            assert!(cause(read("link")).contains("belongs to user 12345"));
+        }
+        std::os::unix::fs::symlink("round", at("round")).unwrap();
+        assert!(cause(read("round")).contains("circle"));
+        std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+        assert!(cause(read("dangling")).contains("nowhere"));
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub fn load_with(
 ) -> Result<Loaded, ConfigError> {
     let paths = Paths::find(options, environment)?;
     let credentials = environment.get("CREDENTIALS_DIRECTORY").map(Path::new);
-    let contents = file::read(&paths.config_file, Links::Refuse, MAX_CONFIG_BYTES, credentials)?;
+    let contents = file::read(&paths.config_file, Links::Trusted, MAX_CONFIG_BYTES, credentials)?;
     if contents.is_none() && options.config.is_some() {
         return Err(ConfigError::Unreadable {
             path: paths.config_file,

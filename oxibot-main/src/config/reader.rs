@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use oxibot_proto::nearest::{nearest, same_letters};
 use serde_json::{Map, Value};
 
 use super::error::{Origin, Problem};
@@ -236,65 +237,9 @@ fn unknown_hint(shape: &Shape, name: &str, path: &str) -> String {
     format!("remove it; known here: {}", known.join(", "))
 }
 
-fn same_letters(a: &str, b: &str) -> bool {
-    let letters = |s: &str| -> String {
-        s.chars().filter(|c| *c != '_' && *c != '-').collect::<String>().to_lowercase()
-    };
-    letters(a) == letters(b)
-}
-
-/// The candidate nearest to a name, if any is near.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    if name.len() > 4 * QUOTED {
-        return None;
-    }
-    let lower = name.to_lowercase();
-    candidates
-        .map(|candidate| {
-            let distance =
-                if same_letters(candidate, name) { 0 } else { distance(&lower, &candidate.to_lowercase()) };
-            (distance, candidate)
-        })
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Edit distance (Levenshtein), two rows at a time.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut previous: Vec<usize> = (0..=b.len()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut row = vec![i + 1];
-        let mut left = i + 1;
-        for (b, pair) in b.iter().zip(previous.windows(2)) {
-            let [diagonal, above] = pair else { continue };
-            left = (diagonal + usize::from(a != *b)).min(above + 1).min(left + 1);
-            row.push(left);
-        }
-        previous = row;
-    }
-    previous.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("same", "same"), 0);
-    }
-
-    #[test]
-    fn nearest_is_near_or_nothing() {
-        let names = ["restrictToWorkspace", "exec", "web", "disabled"];
-        assert_eq!(nearest("restrictToWorkspce", names.into_iter()), Some("restrictToWorkspace"));
-        assert_eq!(nearest("restrict_to_workspace", names.into_iter()), Some("restrictToWorkspace"));
-        assert_eq!(nearest("telegram", names.into_iter()), None);
-    }
 
     #[test]
     fn names_from_outside_are_made_printable() {

@@ -108,7 +108,7 @@ fn credentials(directory: &Path, secrets: &mut Secrets) -> Vec<(String, PathBuf)
             found.push((name, entry.path()));
             continue;
         }
-        let near = super::reader::nearest(
+        let near = oxibot_proto::nearest::nearest(
             &name,
             known.iter().filter(|(_, secret)| **secret).map(|(key, _)| key.as_str()),
         );

@@ -2,7 +2,7 @@
 //!
 //! Rules name directories, because a rule on a file dies when the file is replaced. The exception is a directory that
 //! holds a workspace (as the default home does): a rule there would open the workspace to main, so only the file itself
-//! is named, and reading it again after it was replaced needs a new start.
+//! is named, and reading it again after it was replaced needs a new start. The same for a file directly below `/`.
 
 use std::path::{Path, PathBuf};
 
@@ -162,8 +162,10 @@ fn reread(file: &Path, workspaces: &[PathBuf]) -> Vec<Rule> {
         .iter()
         .filter_map(|place| {
             let parent = canonical(place.parent()?);
-            existing(&parent, read_below(), workspaces)
-                .or_else(|| existing(&canonical(place), AccessFs::ReadFile.into(), &[]))
+            // The root directory is no place of ours: a rule there would open the whole file system.
+            let own =
+                parent.parent().is_some().then(|| existing(&parent, read_below(), workspaces)).flatten();
+            own.or_else(|| existing(&canonical(place), AccessFs::ReadFile.into(), &[]))
         })
         .collect()
 }

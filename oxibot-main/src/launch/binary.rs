@@ -1,27 +1,22 @@
 //! Which file is started, and whether it can be trusted: opened once, checked, run by that descriptor.
 //!
-//! Whoever can replace the toolhost, or rename a directory above it, has everything the toolhost has. So file and
-//! directories must belong to root or to us, and nobody else may write to them. Checked after opening, on the opened
-//! file; the path is the canonical one, so that each directory that counts is looked at.
+//! Whoever can replace the toolhost, or rename a directory above it, has everything the toolhost has: `trust` says who
+//! that may be. Checked after opening, on the opened file; the path is the canonical one.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Group, Uid, User};
-
 use super::LaunchError;
+use crate::trust::Owners;
 
 /// File name of the toolhost.
 const TOOLHOST: &str = "oxibot-toolhost";
 /// Where packages put what is not for typing.
 const LIBEXEC: &str = "/usr/libexec/oxibot";
 
-const WRITE_GROUP: u32 = 0o020;
-const WRITE_OTHERS: u32 = 0o002;
-const STICKY: u32 = 0o1000;
 const SET_ID: u32 = 0o6000;
 
 /// A program that was opened and checked.
@@ -49,21 +44,6 @@ pub fn find_toolhost() -> Result<Program, LaunchError> {
         std::fs::read_link("/proc/self/exe").map_err(LaunchError::system("find the running program"))?;
     let beside = own.parent().map(Path::to_path_buf);
     find(TOOLHOST, beside.into_iter().chain([PathBuf::from(LIBEXEC)]).collect(), &Owners::of_this_process())
-}
-
-/// Who may own what is started.
-struct Owners {
-    us: Uid,
-}
-
-impl Owners {
-    fn of_this_process() -> Self {
-        Self { us: nix::unistd::geteuid() }
-    }
-
-    fn trusted(&self, uid: u32) -> bool {
-        uid == 0 || uid == self.us.as_raw()
-    }
 }
 
 fn find(name: &str, directories: Vec<PathBuf>, owners: &Owners) -> Result<Program, LaunchError> {
@@ -95,50 +75,14 @@ fn open(path: PathBuf, owners: &Owners) -> Result<Program, LaunchError> {
     if metadata.mode() & SET_ID != 0 {
         return Err(untrusted(&path, "it changes its user or group when it is started"));
     }
-    if let Some(reason) = distrust(&metadata, owners, false) {
+    if let Some(reason) = owners.distrust(&metadata) {
         return Err(untrusted(&path, &reason));
     }
-    for directory in path.ancestors().skip(1) {
-        let metadata = directory.symlink_metadata().map_err(LaunchError::system("look at a directory"))?;
-        if !metadata.is_dir() {
-            return Err(untrusted(directory, "it is not a directory"));
-        }
-        // In a sticky directory others may add names, but neither rename nor remove what belongs to root or to us;
-        // that what we walk through does belong so is checked one step below.
-        let sticky = metadata.mode() & STICKY != 0;
-        if let Some(reason) = distrust(&metadata, owners, sticky) {
-            return Err(untrusted(directory, &reason));
-        }
+    let above = owners.distrust_above(&path).map_err(LaunchError::system("look at a directory"))?;
+    if let Some((directory, reason)) = above {
+        return Err(untrusted(&directory, &reason));
     }
     Ok(Program { file, path })
-}
-
-/// Why a file or directory cannot be trusted, if it cannot.
-fn distrust(metadata: &Metadata, owners: &Owners, others_may_add: bool) -> Option<String> {
-    if !owners.trusted(metadata.uid()) {
-        return Some(format!("it belongs to user {}, not to root or to you", metadata.uid()));
-    }
-    if others_may_add {
-        return None;
-    }
-    if metadata.mode() & WRITE_OTHERS != 0 {
-        return Some("everybody may write to it".into());
-    }
-    if metadata.mode() & WRITE_GROUP != 0 && !is_private_group(metadata.uid(), metadata.gid()) {
-        return Some(format!("group {} may write to it", metadata.gid()));
-    }
-    None
-}
-
-/// Whether the group is the owner's own (Debian's user private groups): its name and number are the user's primary ones
-/// and it has no other member. Unknown is no.
-fn is_private_group(uid: u32, gid: u32) -> bool {
-    let (Ok(Some(user)), Ok(Some(group))) =
-        (User::from_uid(Uid::from_raw(uid)), Group::from_gid(Gid::from_raw(gid)))
-    else {
-        return false;
-    };
-    user.gid == group.gid && user.name == group.name && group.mem.iter().all(|member| *member == user.name)
 }
 
 #[cfg(test)]
@@ -191,7 +135,7 @@ mod tests {
     fn a_file_of_another_user_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = program(directory.path(), 0o755);
-        let stranger = Owners { us: Uid::from_raw(54_321) };
+        let stranger = Owners::of(54_321);
         let owner = path.metadata().unwrap().uid();
         let verdict = find("tool", vec![directory.path().to_path_buf()], &stranger);
         // As root the file is root's, which is trusted by everybody: then it is given away.

@@ -6,6 +6,7 @@
 
 mod binary;
 mod control;
+mod facts;
 mod launcher;
 mod toolhost;
 
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 pub use binary::{Program, find_toolhost};
 pub use control::{Control, ControlEvent, Handover, receive_handover};
+pub use facts::machine_facts;
 pub use launcher::{join_launcher, launch};
 pub use toolhost::{LaunchOptions, Toolhost, start_toolhost};
 

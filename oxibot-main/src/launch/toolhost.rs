@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oxibot_proto::message::Level;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::LaunchError;
@@ -35,7 +36,12 @@ pub struct LaunchOptions {
     pub workspaces: Vec<PathBuf>,
     /// How often `--no-sandbox` was given.
     pub no_sandbox: u8,
+    /// Only to be looked at: the least level it may start with, whatever the configuration requires.
+    pub require: Option<Level>,
 }
+
+/// How a level is required through the environment.
+const REQUIRE: &str = "OXIBOT_SANDBOX__REQUIRE";
 
 /// A toolhost that was started. Dropping it leaves the process to end by itself when its socket closes.
 #[derive(Debug)]
@@ -89,6 +95,7 @@ pub fn start_toolhost(options: &LaunchOptions) -> Result<(UnixStream, Toolhost),
         .args(arguments(options))
         .env_clear()
         .envs(environment(std::env::vars_os()))
+        .envs(options.require.map(|level| (REQUIRE, level.name())))
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(stderr())
@@ -191,6 +198,7 @@ mod tests {
             home: "/h".into(),
             workspaces: vec!["/a".into(), "/b".into()],
             no_sandbox: 2,
+            require: None,
         };
         let written: Vec<_> =
             arguments(&options).iter().map(|argument| argument.to_str().unwrap().to_owned()).collect();

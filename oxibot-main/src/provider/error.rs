@@ -108,7 +108,8 @@ pub enum ProviderError {
     },
     /// A web page instead of an API: a wrong base URL, a login portal or a failing gateway.
     #[error(
-        "cannot read the answer of {provider}: a web page (status {status}) instead of an API answer; check providers.{provider}.apiBase and any proxy or login page in between"
+        "cannot read the answer of {provider}: a web page (status {status}) instead of an API answer; {}check providers.{provider}.apiBase and any proxy or login page in between",
+        if is_passing(*status) { "try again, and if it stays so " } else { "" }
     )]
     HtmlPage {
         /// Provider.
@@ -182,7 +183,7 @@ impl ProviderError {
             | Self::Truncated { .. }
             | Self::Timeout { .. }
             | Self::Network { .. } => true,
-            Self::HtmlPage { status, .. } => *status >= 500 || *status == 429,
+            Self::HtmlPage { status, .. } => is_passing(*status),
             Self::Unauthorized { .. }
             | Self::QuotaExhausted { .. }
             | Self::BadRequest { .. }
@@ -303,6 +304,11 @@ fn mask_word(word: &str, key: &str) -> String {
         return MASK.to_owned();
     }
     word.to_owned()
+}
+
+/// Whether a gateway's answer of this status passes by itself.
+fn is_passing(status: u16) -> bool {
+    status >= 500 || status == 429
 }
 
 #[cfg(test)]

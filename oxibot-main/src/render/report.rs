@@ -6,17 +6,17 @@
 use std::fmt::Write as _;
 
 use oxibot_proto::message::{
-    CallResult, Denial, JudgedRule, Judgement, Level, MAX_OUTPUT, Outcome, Proven, Usage, Verdict, Violation,
+    CallResult, Certainty, Denial, JudgedRule, Judgement, Level, MAX_OUTPUT, Outcome, Proven, Usage, Verdict,
+    Violation,
 };
 use serde::Serialize;
 
 use super::neutral;
 use super::output::{self, Truncated};
+use crate::explain;
 
 /// Longest text of a refusal's field, in bytes. Keeps a peer from filling a conversation with reasons.
 const MAX_REASON: usize = 2048;
-/// Most violations reported for one call.
-const MAX_VIOLATIONS: usize = 64;
 /// Room in the output for remarks about the call, in bytes.
 const MAX_NOTES: usize = 1024;
 
@@ -49,15 +49,33 @@ pub struct CallReport {
     pub duration_ms: u64,
     /// What it used.
     pub usage: Option<Usage>,
+    /// `violations` in words, for a person and for a model: shown after the output, no part of the object.
+    #[serde(skip)]
+    pub wall: String,
 }
 
 impl CallReport {
-    /// Reports a result.
+    /// Reports a result of something that was no shell command, or of one nobody knows.
     #[must_use]
     pub fn new(result: &CallResult) -> Self {
+        Self::of(result, None)
+    }
+
+    /// Reports a result. `command` is the shell command it is the result of, if it was one.
+    #[must_use]
+    pub fn of(result: &CallResult, command: Option<&str>) -> Self {
+        let violations: Vec<Violation> =
+            explain::violations(result, command).iter().map(harmless_violation).collect();
+        // What was observed is said by the notes, or by the denial, already.
+        let told = |violation: &&Violation| match violation.certainty {
+            Certainty::Kernel | Certainty::Guessed => true,
+            Certainty::Observed => false,
+        };
+        let wall = explain::section(&violations.iter().filter(told).cloned().collect::<Vec<_>>());
         let notes = notes(result);
         // One byte more, for the line feed that may go before the notes.
-        let reserved = if notes.is_empty() { 0 } else { notes.len().saturating_add(1) };
+        let reserved = notes.len().saturating_add(wall.len()).saturating_add(2);
+        let reserved = if notes.is_empty() && wall.is_empty() { 0 } else { reserved };
         let rendered = output::text_within(&result.output, MAX_OUTPUT.saturating_sub(reserved));
         let mut text = rendered.text;
         let (denial, message) = match &result.outcome {
@@ -92,11 +110,12 @@ impl CallReport {
             output,
             truncated: rendered.truncated,
             denial,
-            violations: result.violations.iter().take(MAX_VIOLATIONS).map(harmless_violation).collect(),
+            violations,
             level: result.level,
             proven: result.proven,
             duration_ms: result.duration_ms,
             usage: result.usage,
+            wall,
         }
     }
 
@@ -109,7 +128,7 @@ impl CallReport {
     /// The form for people, and for a model: the output, then how it ended where that says more.
     #[must_use]
     pub fn human(&self) -> String {
-        let mut text = self.output.clone().unwrap_or_default();
+        let mut text = explain::quote_forged(self.output.as_deref().unwrap_or_default());
         if let Some(denial) = &self.denial {
             end_line(&mut text);
             let what = if self.outcome == "denied" { "denied" } else { "needs approval" };
@@ -124,10 +143,9 @@ impl CallReport {
             end_line(&mut text);
             push(&mut text, &ending);
         }
-        for violation in &self.violations {
+        if !self.wall.is_empty() {
             end_line(&mut text);
-            let path = if violation.path.is_empty() { String::new() } else { format!(" {}", violation.path) };
-            push(&mut text, &format!("refused by the sandbox: {}{path}: {}", violation.what, violation.why));
+            text.push_str(&self.wall);
         }
         text
     }
@@ -295,7 +313,7 @@ fn seconds(milliseconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use oxibot_proto::message::{CallNumber, Certainty, Output};
+    use oxibot_proto::message::{CallNumber, Output};
 
     use super::*;
 
@@ -319,6 +337,7 @@ mod tests {
             proven: Some(Proven::Start),
             duration_ms: 12,
             usage: Some(Usage { cpu_ms: 3, max_rss_kb: 4096 }),
+            view: None,
         }
     }
 

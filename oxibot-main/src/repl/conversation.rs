@@ -7,6 +7,7 @@ use super::command::{self, Line};
 use super::desk::{Desk, Interrupts, exit_of_agent_error};
 use super::prompt::{Ask, Editing, Prompt, Typed};
 use super::table;
+use crate::agent::hands::Known;
 use crate::agent::runner::{AgentError, now_millis};
 use crate::exit::Exit;
 use crate::model::Part;
@@ -14,6 +15,8 @@ use crate::store::Session;
 
 /// Days shown by `/usage`.
 const USAGE_DAYS: u32 = 7;
+/// Columns of a line.
+const COLUMNS: usize = 80;
 
 /// Converses until the person leaves. `history` is the file of typed lines.
 pub async fn converse(mut desk: Desk, history: Option<PathBuf>) -> Exit {
@@ -71,7 +74,7 @@ async fn run(desk: &mut Desk, prompt: &mut dyn Ask) -> Result<Exit, AgentError> 
             Line::Help => desk.screen.print(command::HELP),
             Line::Wrong(why) => desk.screen.remark(&why),
             Line::Model(None) => desk.screen.print(&format!("{}\n", desk.terms.model)),
-            Line::Model(Some(model)) => change_model(desk, &model),
+            Line::Model(Some(model)) => change_model(desk, &model).await,
             Line::Status => desk.screen.print(&status(desk, &session)),
             Line::Usage => {
                 let rows = desk.agent.store.run(|d| d.usage(USAGE_DAYS, now_millis())).await?;
@@ -135,8 +138,16 @@ async fn retry(desk: &Desk, session: &Session, interrupts: &mut Interrupts) -> R
     Ok(())
 }
 
-fn change_model(desk: &mut Desk, model: &str) {
-    match (desk.open_mind)(model) {
+/// Another model, if there is one of that name: a slip is better found now than by the next message.
+async fn change_model(desk: &mut Desk, model: &str) {
+    let opened = match (desk.open_mind)(model) {
+        Ok(mind) => match mind.known().await {
+            Known::Listed | Known::Unsaid => Ok(mind),
+            Known::Unlisted(why) => Err(why),
+        },
+        Err(error) => Err(error),
+    };
+    match opened {
         Ok(mind) => {
             desk.agent.mind = mind;
             desk.terms.model = model.to_owned();
@@ -151,10 +162,29 @@ fn greet(desk: &Desk, session: &Session) {
         return;
     }
     let turns = if session.turns > 0 { format!(", {} turns so far", session.turns) } else { String::new() };
-    desk.screen.remark(&format!(
-        "oxibot, model {}, sandbox {}, session {}{turns}. /help lists commands.",
+    let words = format!(
+        "oxibot, model {}, sandbox {}, session {}{turns}",
         desk.terms.model, desk.agent.level, session.name
-    ));
+    );
+    for line in lines(&words) {
+        desk.screen.remark(&line);
+    }
+    desk.screen.remark("/help lists commands.");
+}
+
+/// Words on lines of at most 80 columns; one that is longer than a line is left whole, so that it can be copied.
+fn lines(words: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn status(desk: &Desk, session: &Session) -> String {

@@ -168,3 +168,12 @@ async fn failed_turn_is_explained_and_retry_asks_again() {
     assert!(out.contains("now\n") && out.contains("sandbox    full") && out.contains("/retry"), "{out}");
     assert!(out.lines().all(|line| line.len() <= 80), "{out}");
 }
+
+#[test]
+fn banner_fits_80_columns_and_loses_no_word() {
+    let words = format!("oxibot, model {}, sandbox full, session terminal:default. /help", "m/".repeat(30));
+    let shown = lines(&words);
+    assert!(shown.len() > 1 && shown.iter().all(|line| line.chars().count() <= 80), "{shown:?}");
+    assert_eq!(shown.join(" "), words);
+    assert_eq!(lines("oxibot, model m."), ["oxibot, model m."]);
+}

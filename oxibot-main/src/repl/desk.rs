@@ -159,7 +159,11 @@ pub fn exit_of(finished: &Finished) -> Exit {
 
 /// The exit status of a turn that could not be held, its kind, and what to do.
 pub fn exit_of_error(error: &StoreError) -> (Exit, &'static str, &'static str) {
+    const DAMAGED: &str =
+        "move conversations.db and its -wal and -shm away; `sqlite3 FILE .recover` may save what is in it";
     match error {
+        StoreError::Damaged { .. } => (Exit::Configuration, "store", DAMAGED),
+        StoreError::Sqlite(_) if error.damage().is_some() => (Exit::Configuration, "store", DAMAGED),
         StoreError::Busy { .. } | StoreError::OpeningBusy { .. } => {
             (Exit::TryAgain, "busy", "try again, or use -s with another name")
         }

@@ -70,6 +70,14 @@ pub struct UsageRow {
     pub priced: u64,
 }
 
+/// Damage is named with the file it is in, because only a person can decide what becomes of that.
+fn named(error: StoreError, file: &Path) -> StoreError {
+    match error.damage() {
+        Some(cause) => StoreError::Damaged { file: file.to_owned(), cause },
+        None => error,
+    }
+}
+
 impl Database {
     /// Opens or makes `conversations.db` in `directory`, which is made 0700 if absent.
     ///
@@ -77,14 +85,18 @@ impl Database {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         files::private_directory(directory)?;
         let file = directory.join("conversations.db");
-        let lock_file = files::lock_path(&file);
+        Self::open_file(&file).map_err(|error| named(error, &file))
+    }
+
+    fn open_file(file: &Path) -> Result<Self, StoreError> {
+        let lock_file = files::lock_path(file);
         let _opening = files::lock_opening(&lock_file)?;
         // Made by us and not by SQLite, whose mode is the umask's; its -wal and -shm take the mode of this file.
-        files::private_file(&file)?;
+        files::private_file(file)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let mut connection = Connection::open_with_flags(&file, flags)?;
+        let mut connection = Connection::open_with_flags(file, flags)?;
         connection.busy_timeout(BUSY)?;
         // FULL: an entry is on disk before what it announces happens, also when the power fails.
         connection.execute_batch(
@@ -92,7 +104,7 @@ impl Database {
              PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
              PRAGMA cache_size = -512;",
         )?;
-        if let Some(copy) = schema::prepare(&mut connection, &file, schema::STEPS)? {
+        if let Some(copy) = schema::prepare(&mut connection, file, schema::STEPS)? {
             tracing::info!(copy = %copy.display(), "conversations migrated, the old version is kept");
         }
         Ok(Self { connection, lock_file })

@@ -39,6 +39,14 @@ pub enum StoreError {
         /// Why it failed.
         cause: std::io::Error,
     },
+    /// The database is damaged, or something else is in its place.
+    #[error("cannot use {}: it is damaged ({cause})", file.display())]
+    Damaged {
+        /// The database.
+        file: PathBuf,
+        /// What SQLite said.
+        cause: String,
+    },
     /// Something other than a plain file is where the database should be.
     #[error("cannot open {}: it is not a regular file", path.display())]
     NotAFile {
@@ -126,6 +134,16 @@ pub enum StoreError {
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+}
+
+impl StoreError {
+    /// What SQLite says is broken about the database itself, found at opening or later; none for every other error.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let Self::Sqlite(cause) = self else { return None };
+        matches!(cause.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)).then(|| cause.to_string())
+    }
 }
 
 #[derive(Debug)]

@@ -247,3 +247,17 @@ fn killed_process_loses_nothing_it_was_told_is_written_and_releases_its_lock() {
     let verdict: String = raw.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
 }
+
+#[test]
+fn damaged_database_is_named_whether_found_at_once_or_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("s");
+    drop(Database::open(&home).unwrap());
+    let file = home.join("conversations.db");
+    std::fs::write(&file, "this is no database, and long enough to look like one ".repeat(200)).unwrap();
+    let error = Database::open(&home).unwrap_err();
+    assert!(matches!(&error, StoreError::Damaged { file: named, .. } if *named == file), "{error}");
+    assert!(error.to_string().contains("conversations.db"), "{error}");
+    std::fs::remove_file(&file).unwrap();
+    assert!(Database::open(&home).is_ok(), "moved away, it begins anew");
+}

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::fault::Fault;
@@ -320,13 +320,27 @@ fn parent<'a>(
 ) -> Result<Option<(OwnedFd, &'a str)>, Fault> {
     let fd = directory.ok_or_else(|| Fault::errno("write", shown, Errno::ENOENT))?;
     let Some((above, name)) = file.rsplit_once('/') else {
+        unlock(fd);
         return Ok(Some((fd.try_clone().map_err(|error| Fault::io("write", shown, &error))?, file)));
     };
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     match open_name(fd.as_fd(), Path::new(above), flags, Mode::empty()) {
-        Ok(fd) => Ok(Some((fd, name))),
+        Ok(fd) => {
+            unlock(&fd);
+            Ok(Some((fd, name)))
+        }
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(Fault::errno("write", shown, errno)),
+    }
+}
+
+/// Lets its owner write into a directory again: a call that forbids it would keep what it changed.
+fn unlock(directory: &OwnedFd) {
+    let Ok(stat) = fstat(directory) else { return };
+    let mode = Mode::from_bits_truncate(stat.st_mode);
+    if !mode.contains(Mode::S_IRWXU) {
+        // Should it fail, so does the writing, which is told.
+        let _ = fchmod(directory, mode | Mode::S_IRWXU);
     }
 }
 
@@ -750,6 +764,56 @@ mod tests {
                 assert!(repo.0.path().join(at).join(name).symlink_metadata().is_err(), "{name} does not run");
             }
         }
+    }
+
+    #[test]
+    fn a_directory_of_hooks_and_a_link_to_one_cannot_take_each_others_place() {
+        for at in [".git/hooks", ".git/modules/m/hooks"] {
+            let repo = Repo::new();
+            put(&repo, &format!("{at}/../HEAD"), "ref: refs/heads/main\n");
+            put(&repo, &format!("{at}/pre-commit"), "good");
+            put(&repo, "evil/pre-commit", "evil");
+            let path = |repo: &Repo| repo.0.path().join(at);
+            let notes = repo.after(|repo| {
+                std::fs::rename(path(repo), repo.0.path().join("away")).unwrap();
+                symlink(repo.0.path().join("evil"), path(repo)).unwrap();
+            });
+            assert!(notes.iter().any(|note| note.starts_with(&format!("put back {at}: "))), "{notes:?}");
+            assert!(!path(&repo).is_symlink());
+            assert_eq!(get(&repo, &format!("{at}/pre-commit")).as_deref(), Some("good"));
+            assert_eq!(
+                get(&repo, "evil/pre-commit").as_deref(),
+                Some("evil"),
+                "what it led to is not written"
+            );
+
+            std::fs::remove_dir_all(path(&repo)).unwrap();
+            symlink("scripts", path(&repo)).unwrap();
+            assert!(repo.after(|_| {}).is_empty());
+            let notes = repo.after(|repo| {
+                std::fs::remove_file(path(repo)).unwrap();
+                put(repo, &format!("{at}/pre-commit"), "evil");
+            });
+            assert!(
+                notes.iter().any(|note| note.starts_with(&format!("could not put back {at}: "))),
+                "{notes:?}"
+            );
+            assert_eq!(get(&repo, &format!("{at}/pre-commit")), None, "it does not run");
+        }
+    }
+
+    #[test]
+    fn a_directory_made_unwritable_keeps_nothing() {
+        let repo = Repo::with(PLAIN);
+        let notes = repo.after(|repo| {
+            repo.write(&format!("{PLAIN}[core]\n\tfsmonitor = evil\n"));
+            for (name, mode) in [(".git/config", 0o000), (".git", 0o555)] {
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+                std::fs::set_permissions(repo.0.path().join(name), mode).unwrap();
+            }
+        });
+        assert!(notes.iter().all(|note| note.starts_with("put back")) && !notes.is_empty(), "{notes:?}");
+        assert!(!repo.read().contains("evil"), "{}", repo.read());
     }
 
     #[test]

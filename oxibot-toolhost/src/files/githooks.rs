@@ -11,7 +11,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
-use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::fault::Fault;
@@ -43,6 +43,9 @@ const EVERYDAY: [&str; 14] = [
     "reference-transaction",
 ];
 
+/// Stands for the directory itself where that is a symbolic link: no hook is called so.
+const LINK: &str = "";
+
 /// One hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hook {
@@ -62,8 +65,16 @@ pub(super) type Hooks = Option<BTreeMap<String, Hook>>;
 
 /// What is there now, and again all that was there before. `room` is how many bytes may still be kept.
 pub(super) fn record(directory: &OwnedFd, at: &str, before: Option<&Hooks>, room: &mut u64) -> Hooks {
+    let path = Path::new(at);
+    if let Ok(stat) = look(directory.as_fd(), path)
+        && kind(&stat) == Kind::Link
+    {
+        // What it leads to is the workspace's own, and guarded where it can be; that it still leads there is looked at.
+        let link = readlinkat(directory, path).map_or_else(|_| other(&stat), |to| Hook::Link(to.into_vec()));
+        return Some(BTreeMap::from([(LINK.to_owned(), link)]));
+    }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-    let hooks = open_name(directory.as_fd(), Path::new(at), flags, Mode::empty()).ok()?;
+    let hooks = open_name(directory.as_fd(), path, flags, Mode::empty()).ok()?;
     let listed = names_in(directory, at);
     let everyday = EVERYDAY.iter().filter(|_| listed.len() > MAX_HOOKS).map(|name| (*name).to_owned());
     let known = before.and_then(Option::as_ref).into_iter().flat_map(BTreeMap::keys).cloned();
@@ -121,9 +132,15 @@ pub(super) fn put_back(
     if old == new {
         return;
     }
+    if old.get(LINK) != new.get(LINK) {
+        // A link that was there cannot be made again: then no hooks at all are what is safe.
+        let done = if new.contains_key(LINK) { replace_link(directory, at, old, shown) } else { Ok(()) };
+        let verb = if done.is_ok() && !old.contains_key(LINK) { "put back" } else { "could not put back" };
+        notes.push(format!("{verb} {shown}: git would run other hooks on the host"));
+    }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let hooks = directory.and_then(|fd| open_name(fd.as_fd(), Path::new(at), flags, Mode::empty()).ok());
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).filter(|name| *name != LINK).collect();
     for name in names {
         let (was, is) = (old.get(name), new.get(name));
         if was == is {
@@ -151,6 +168,25 @@ pub(super) fn put_back(
         };
         notes.push(format!("{verb} {shown}: git would run it on the host"));
     }
+}
+
+/// Takes a link away that a call put where the hooks are, and makes a directory where one was.
+fn replace_link(
+    directory: Option<&OwnedFd>,
+    at: &str,
+    old: &BTreeMap<String, Hook>,
+    shown: &str,
+) -> Result<(), Fault> {
+    let fail = |errno| Fault::errno("write", shown, errno);
+    let directory = directory.ok_or_else(|| fail(Errno::ENOENT))?;
+    let (above, name) = at.rsplit_once('/').unwrap_or((".", at));
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let above = open_name(directory.as_fd(), Path::new(above), flags, Mode::empty()).map_err(fail)?;
+    remove(&above, name, shown)?;
+    if old.contains_key(LINK) {
+        return Ok(());
+    }
+    mkdirat(&above, name, Mode::from_bits_truncate(0o755)).map_err(fail)
 }
 
 /// Tells the hooks of a repository that the call made.

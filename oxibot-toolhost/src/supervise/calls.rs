@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use oxibot_proto::message::{CallNumber, Level, Origin, Outcome, Output, Violation};
 
+use oxibot_proto::view::View;
+
 use super::audit::Subject;
 use super::collect::{self, Collector};
 use super::life::{Life, PrivateProcesses};
@@ -139,6 +141,7 @@ pub(crate) struct Finished {
     pub(crate) notes: Vec<String>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) usage: Option<oxibot_proto::message::Usage>,
+    pub(crate) view: Option<Box<View>>,
 }
 
 impl Finished {
@@ -146,7 +149,7 @@ impl Finished {
     pub(crate) fn plain(outcome: Outcome) -> Self {
         let output = collect::nothing();
         let (notes, violations) = (Vec::new(), Vec::new());
-        Self { outcome, exit_code: None, signal: None, output, notes, violations, usage: None }
+        Self { outcome, exit_code: None, signal: None, output, notes, violations, usage: None, view: None }
     }
 }
 

@@ -118,8 +118,9 @@ impl Broker {
             let Some(call) = self.calls.get_mut(&key) else { continue };
             let place = call.place;
             let Body::Process(process) = &mut call.body else { continue };
-            let conclusion = process.life.conclusion();
-            let mut notes = conclusion.notes;
+            let mut conclusion = process.life.conclusion();
+            let mut notes = std::mem::take(&mut conclusion.notes);
+            let mut seen: &[String] = &[];
             let mut close = None;
             let output = match &mut process.streams {
                 Streams::Together { collector, spill, .. } => {
@@ -132,7 +133,10 @@ impl Broker {
                 Streams::Apart { total, .. } => Output { total_bytes: *total, ..collect::nothing() },
             };
             match &process.guard {
-                Guard::Compared(changes) => notes.extend(changes.iter().cloned()),
+                Guard::Compared(changes) => {
+                    notes.extend(changes.iter().cloned());
+                    seen = changes;
+                }
                 // Nothing ran before the record was made.
                 Guard::Recording => {}
                 Guard::Armed | Guard::Comparing => {
@@ -141,14 +145,24 @@ impl Broker {
                     );
                 }
             }
+            let limits = self.fixed.settings.limits;
+            let directory = String::from_utf8_lossy(&process.directory).into_owned();
+            let (violations, view) = match process.streams {
+                Streams::Together { .. } => {
+                    let mut violations = explain::program(&conclusion, &limits, call.timeout, seen);
+                    violations.extend(explain::denied(&conclusion.outcome, "enter", &directory));
+                    let place = self.places.get(place);
+                    (violations, place.and_then(|place| place.facts(&process.directory, limits)))
+                }
+                // Main passes this output on and does not look at it; limits it says in its own words.
+                Streams::Apart { .. } => (explain::refusals(&conclusion.refusals), None),
+            };
             if let Some(close) = close {
                 let number = self.key();
                 if let Some(place) = self.places.get_mut(place) {
                     place.bulk.put(number, close, Owner::Nobody);
                 }
             }
-            let mut violations = explain::limits(conclusion.limits);
-            violations.extend(explain::refusals(&conclusion.refusals));
             let finished = Finished {
                 outcome: conclusion.outcome,
                 exit_code: conclusion.exit_code,
@@ -157,6 +171,7 @@ impl Broker {
                 notes,
                 violations,
                 usage: conclusion.usage,
+                view,
             };
             self.conclude(key, finished, now);
         }
@@ -224,6 +239,7 @@ impl Broker {
             proven: self.fixed.wall.proven,
             duration_ms: millis(duration),
             usage: finished.usage,
+            view: finished.view,
         };
         self.send(link, &ToMain::CallResult(Box::new(result)), now);
     }

@@ -9,6 +9,7 @@ use super::broker::Broker;
 use super::calls::{Body, Call, millis};
 use super::conclude::files_finished;
 use super::desk::{Answer, Owner};
+use super::explain;
 use super::life::{Do, Event};
 use super::place::{Happened, Place};
 use super::process::{Guard, Process, Streams};
@@ -192,7 +193,15 @@ impl Broker {
             match owner {
                 Owner::Nobody => {}
                 Owner::Call(key) => {
-                    let finished = files_finished(result);
+                    let mut finished = files_finished(result);
+                    if let Some(call) = self.calls.get(&key) {
+                        let what = if matches!(call.subject.tool.as_str(), "write_file" | "edit_file") {
+                            "write"
+                        } else {
+                            "read"
+                        };
+                        finished.violations = explain::denied(&finished.outcome, what, &call.subject.detail);
+                    }
                     self.conclude(key, finished, now);
                 }
                 Owner::Spill(key) => {

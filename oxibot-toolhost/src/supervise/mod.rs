@@ -44,9 +44,11 @@ use std::process::ExitCode;
 pub fn serve_role(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match start::serve(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::always(&error.to_string());
-            ExitCode::from(error.status())
+        Err(failed) => {
+            if !failed.told {
+                log::always(&failed.error.to_string());
+            }
+            ExitCode::from(failed.error.status())
         }
     }
 }

@@ -6,11 +6,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use oxibot_proto::message::Level;
+use oxibot_proto::settings::Limits;
+use oxibot_proto::view::View;
 
 use super::desk::{Answer, Desk};
 use super::sockets::Others;
 use super::workspace::Workspace;
-use crate::wall::{Nursery, ReadyInit, Zygote, ZygoteEvent};
+use crate::wall::{self, Nursery, ReadyInit, Zygote, ZygoteEvent};
 use crate::wire::{Profile, ToZygote, WallFault};
 
 /// Inits that wait ready beyond those that are needed at once.
@@ -89,6 +91,11 @@ impl Place {
     /// Level that holds for calls here.
     pub(crate) fn level(&self) -> Level {
         self.level
+    }
+
+    /// What a call here could see and do, for explanations.
+    pub(crate) fn facts(&self, directory: &[u8], limits: Limits) -> Option<Box<View>> {
+        wall::facts(&self.profile, self.level, directory, limits)
     }
 
     /// Zygotes alive.

@@ -112,6 +112,8 @@ pub(crate) struct Process {
     pub(crate) life: Life,
     pub(crate) streams: Streams,
     pub(crate) guard: Guard,
+    /// Where it starts, as the model wrote it.
+    pub(crate) directory: Vec<u8>,
     job: Option<Job>,
     /// The search for sockets its init was asked for.
     search: Option<Asked>,
@@ -125,10 +127,12 @@ pub(crate) struct Process {
 impl Process {
     /// A program that waits for an init.
     pub(crate) fn new(job: Job, life: Life, streams: Streams, guard: Guard) -> Self {
+        let directory = job.directory.clone();
         Self {
             life,
             streams,
             guard,
+            directory,
             job: Some(job),
             search: None,
             found: None,

@@ -53,6 +53,9 @@ pub(crate) enum SettingsError {
     Value { key: &'static str, cause: String },
     #[error("cannot read the configuration: {0}")]
     Child(String),
+    /// What the child found wrong, in its own words.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Role `settings`: reads, checks, prints the sections as JSON.
@@ -101,16 +104,26 @@ pub(crate) fn read(file: Option<&Path>) -> Result<ToolhostSettings, SettingsErro
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(child_error)?;
     let mut text = String::new();
     if let Some(stdout) = child.stdout.take() {
         stdout.take(MAX_FILE).read_to_string(&mut text).map_err(child_error)?;
     }
+    // It says at most a line there, so neither pipe can fill while the other is read.
+    let mut said = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        stderr.take(MAX_FILE).read_to_string(&mut said).map_err(child_error)?;
+    }
     let status = child.wait().map_err(child_error)?;
     if !status.success() {
-        return Err(SettingsError::Child("see above".to_owned()));
+        let said = said.trim().trim_start_matches("oxibot-toolhost: ");
+        return Err(if said.is_empty() {
+            SettingsError::Child(format!("it ended with {status}"))
+        } else {
+            SettingsError::Refused(said.to_owned())
+        });
     }
     serde_json::from_str(&text).map_err(|error| SettingsError::Child(error.to_string()))
 }

@@ -82,23 +82,36 @@ fn prepare<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> StartE
     move |cause| StartError::Prepare { what, cause: cause.to_string() }
 }
 
+/// Why serving ended, and whether main was told of it. Then main says it, where it is seen, and nobody says it twice.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: StartError,
+    pub(crate) told: bool,
+}
+
+impl<E: Into<StartError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), told: false }
+    }
+}
+
 /// Everything from the first instruction to the end of main's connection.
-pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<(), StartError> {
+pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failed> {
     let arguments = arguments::serve(arguments)?;
     let main = take_descriptors()?;
-    let broker = main.try_clone().map_err(prepare("keep main's socket")).and_then(|told| {
-        begin(arguments, main).inspect_err(|error| {
-            // Main says it where it is seen. It may be gone, or read nothing: then standard error has it all the same.
-            let reason = CloseReason::CannotStart {
-                reason: error.to_string(),
-                configuration: error.status() == CONFIGURATION,
-            };
-            if let Ok(bytes) = codec::frame(&ToMain::Bye(reason)) {
-                let _ = std::os::unix::net::UnixStream::from(told).write_all(&bytes);
-            }
-        })
-    })?;
-    broker.serve().map_err(StartError::from)
+    let telling = main.try_clone().map_err(prepare("keep main's socket"))?;
+    let broker = begin(arguments, main).map_err(|error| Failed { told: tell(telling, &error), error })?;
+    Ok(broker.serve()?)
+}
+
+/// Tells main why it is not served. `false` when it is gone: then standard error has to do.
+fn tell(main: OwnedFd, error: &StartError) -> bool {
+    let reason = CloseReason::CannotStart {
+        reason: error.to_string(),
+        configuration: error.status() == CONFIGURATION,
+    };
+    codec::frame(&ToMain::Bye(reason))
+        .is_ok_and(|bytes| std::os::unix::net::UnixStream::from(main).write_all(&bytes).is_ok())
 }
 
 /// Everything before the first message.

@@ -5,7 +5,6 @@
 //! judges a call, opens a path or knows a workspace: a path stays the text the model wrote until the kernel resolves
 //! it (`crate::files`).
 
-mod nearest;
 mod parse;
 mod table;
 

@@ -2,12 +2,12 @@
 //!
 //! Checks shape and size only. What a call may do is the policy's to say, and where a path leads the kernel's.
 
+use oxibot_proto::nearest::nearest;
 use std::collections::BTreeMap;
 
 use oxibot_proto::message::MAX_ARGUMENTS;
 use serde_json::Value;
 
-use super::nearest::nearest;
 use super::{Argument, Kind, MAX_PATH, Need, Tool, ToolRequest, all, find};
 
 /// Most characters of a name a model invented that are repeated to it.

@@ -14,6 +14,7 @@ pub mod attack;
 mod cgroup;
 mod channel;
 mod children;
+mod facts;
 mod family;
 mod fault;
 mod foundation;
@@ -41,6 +42,7 @@ mod view;
 mod zygote;
 
 pub use crate::wire::WallFault;
+pub use facts::view as facts;
 pub use handle::{FilesWorker, ReadyInit, RunningInit, Zygote, ZygoteEvent};
 pub use keeper::keeper_role;
 pub use nursery::{Nursery, nursery_role};

@@ -19,6 +19,8 @@ use crate::wire::{Profile, WallFault};
 
 /// Inodes of the private `/tmp` for each MiB. Prevents millions of empty files from eating kernel memory.
 const INODES_PER_MB: u64 = 256;
+/// Tries of a path that changed during resolution. Prevents a rename storm from looping us for ever.
+const RACES: usize = 64;
 /// Size of `/dev/shm`: for semaphores and small segments. Counted apart from `/tmp`.
 const SHM_OPTIONS: &str = "size=64m,nr_inodes=4096,mode=1777";
 
@@ -146,7 +148,15 @@ fn beneath(workspace: BorrowedFd<'_>, name: &Path) -> nix::Result<Option<OwnedFd
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    match openat2(workspace, name, how) {
+    let mut opened = Err(Errno::EAGAIN);
+    for _ in 0..RACES {
+        // A rename anywhere on the system could have confused a `..` in a link.
+        opened = openat2(workspace, name, how);
+        if !matches!(opened, Err(Errno::EAGAIN)) {
+            break;
+        }
+    }
+    match opened {
         Ok(found) => Ok(Some(found)),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EXDEV | Errno::ELOOP) => Ok(None),
         Err(errno) => Err(errno),

@@ -128,7 +128,12 @@ pub(super) fn describe(
         };
         match plan {
             Plan::Full if right.at_full.is_none() => {}
-            Plan::Full | Plan::Bare if abi >= right.abi => put(right.name, Active, ""),
+            // What every current kernel has is part of `landlock`; the scopes are what level `kernel` stands on.
+            Plan::Full | Plan::Bare if abi >= right.abi => {
+                if right.abi == SCOPES_ABI {
+                    put(right.name, Active, "");
+                }
+            }
             Plan::Full => put(right.name, Degraded, &(lacks() + right.at_full.unwrap_or_default())),
             Plan::Bare => match right.below {
                 Instead::Same(what) => put(right.name, Degraded, &(lacks() + what)),

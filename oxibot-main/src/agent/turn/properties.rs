@@ -60,6 +60,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             outcome: outcome.to_owned(),
             summary: String::new(),
             output: "x".to_owned(),
+            wall: String::new(),
             call_id: None,
             exit_code: None,
             duration: Duration::ZERO,

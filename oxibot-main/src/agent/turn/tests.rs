@@ -57,6 +57,7 @@ fn ended(round: u32, index: usize, outcome: &str) -> Event {
             outcome: outcome.to_owned(),
             summary: format!("outcome: {outcome}"),
             output: "data".to_owned(),
+            wall: String::new(),
             call_id: None,
             exit_code: None,
             duration: Duration::ZERO,

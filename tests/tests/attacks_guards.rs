@@ -1,0 +1,64 @@
+//! Attacks on what a person runs later: hooks, repository settings, editor and agent configuration in the workspace.
+//!
+//! The witness is a careless user: after the call ordinary git commands are run in the workspace without any wall, and what
+//! was planted must not run, or a guarded file must read as before.
+
+use oxibot_tests::corpus;
+use oxibot_tests::corpus::Program::{Bash, Python};
+use oxibot_tests::corpus::Witness::Word;
+use oxibot_tests::corpus::{Attack, attack};
+
+corpus!(ATTACKS);
+
+/// A repository with one commit.
+const REPOSITORY: &str = "git init -q . && echo x > tracked && git add tracked && git -c user.name=u -c user.email=u@localhost commit -qm one";
+/// What a person does after an assistant worked.
+const CARELESS: &str = "export GIT_AUTHOR_NAME=u GIT_AUTHOR_EMAIL=u@localhost GIT_COMMITTER_NAME=u GIT_COMMITTER_EMAIL=u@localhost GIT_TERMINAL_PROMPT=0 GIT_EDITOR=true; echo more >> tracked; git status; git diff; git add -A; git commit -m two; git st; git log -1; git checkout -b other; git fetch origin; git stash; git blame tracked; git show HEAD:tracked; (cd sub && git status)";
+/// Every guarded name, with something in it.
+const CONFIGURED: &str = "mkdir -p .vscode .idea .claude .cursor .codex .gemini .husky; for f in .vscode/tasks.json .idea/workspace.xml .claude/settings.json .cursor/mcp.json .codex/config.toml .gemini/settings.json .mcp.json .envrc .husky/pre-commit; do echo harmless > $f; done";
+/// Whether any of it changed.
+const READ_BACK: &str =
+    "cat .vscode/* .idea/* .claude/* .cursor/* .codex/* .gemini/* .mcp.json .envrc .husky/*";
+
+macro_rules! hook {
+    () => {
+        "printf '#!/bin/sh\\necho GOT-THROUGH >&2\\n'"
+    };
+}
+
+const ATTACKS: &[Attack] = &[
+    attack("hook-directory-becomes-link", "the hooks directory cannot become a link", Bash(concat!("mkdir scripts; ", hook!(), " > scripts/pre-commit; chmod +x scripts/pre-commit; mv .git/hooks away; rm -rf .git/hooks; ln -s ../scripts .git/hooks")), Word).before(REPOSITORY).after(CARELESS),
+    attack("hook-planted", "no hook can be added", Bash(concat!("for h in pre-commit post-commit post-checkout prepare-commit-msg; do ", hook!(), " > .git/hooks/$h; chmod +x .git/hooks/$h; done")), Word).before(REPOSITORY).after(CARELESS),
+    attack("hook-directory-exchanged", "the hooks directory cannot be exchanged", Bash(concat!("mv .git/hooks .git/h; rm -rf .git/hooks; mkdir -p .git/hooks; ", hook!(), " > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit")), Word).before(REPOSITORY).after(CARELESS),
+    attack("hook-by-parent", "the repository cannot be exchanged around its hooks", Bash(concat!("mv .git g; cp -r g .git; mkdir -p .git/hooks; ", hook!(), " > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit")), Word).before(REPOSITORY).after(CARELESS),
+    attack("hook-by-rename-exchange", "exchanging names atomically does not help", Python("os.makedirs('mine/hooks')\nopen('mine/hooks/pre-commit', 'w').write('#!/bin/sh\\necho GOT-THROUGH >&2\\n'); os.chmod('mine/hooks/pre-commit', 0o755)\nprint(call(316, -100, b'mine/hooks', -100, b'.git/hooks', 2))"), Word).before(REPOSITORY).after(CARELESS),
+    attack("hook-by-link", "no link leads into the hooks", Bash(concat!("ln -s .git/hooks h; ", hook!(), " > h/pre-commit; ln .git/hooks/pre-commit.sample s; ", hook!(), " > s; chmod +x s .git/hooks/pre-commit.sample; mv .git/hooks/pre-commit.sample .git/hooks/pre-commit; ln s .git/hooks/pre-commit")), Word).before(REPOSITORY).after(CARELESS),
+    attack("hook-existing-rewritten", "an existing hook cannot be changed", Bash(concat!(hook!(), " > .git/hooks/pre-commit; sed -i 's/true/echo GOT-THROUGH/' .git/hooks/pre-commit; truncate -s 0 .git/hooks/pre-commit; python3 -c 'open(\".git/hooks/pre-commit\", \"r+\").write(\"#!/bin/sh\\necho GOT-THROUGH\\n\")'; perl -pi -e 's/true/echo GOT-THROUGH/' .git/hooks/pre-commit")), Word).before("git init -q . && echo x > tracked && git add tracked && printf '#!/bin/sh\\ntrue\\n' > .git/hooks/pre-commit && chmod +x .git/hooks/pre-commit").after(CARELESS),
+    attack("hook-directory-is-link", "a hooks directory that is a link cannot be pointed elsewhere", Bash(concat!("rm -f .git/hooks; mkdir -p .git/hooks; ", hook!(), " > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit; ", hook!(), " > scripts/pre-commit; chmod +x scripts/pre-commit")), Word).before("git init -q . && echo x > tracked && git add tracked && rm -rf .git/hooks && mkdir scripts && ln -s ../scripts .git/hooks").after(CARELESS),
+    attack("hook-later", "what waits for the end of the call plants nothing after it", Bash(concat!("(setsid bash -c 'while :; do mkdir -p .git/hooks; ", "printf \"#!/bin/sh\\necho GOT-THROUGH >&2\\n\"", " > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit; git config core.fsmonitor \"echo GOT-THROUGH >&2; false\"; sleep 0.01; done' >/dev/null 2>&1 &); sleep 0.2")), Word).before(REPOSITORY).after(CARELESS),
+    attack("git-file", "the repository cannot be replaced by a file that names another", Bash(concat!("cp -r .git evil; mkdir -p evil/hooks; ", hook!(), " > evil/hooks/pre-commit; chmod +x evil/hooks/pre-commit; mv .git gone; rm -rf .git; echo 'gitdir: evil' > .git")), Word).before(REPOSITORY).after(CARELESS),
+    attack("git-link", "the repository cannot be replaced by a link to another", Bash(concat!("cp -r .git evil; mkdir -p evil/hooks; ", hook!(), " > evil/hooks/pre-commit; chmod +x evil/hooks/pre-commit; mv .git gone; rm -rf .git; ln -s evil .git")), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-hooks-path", "core.hooksPath is put back", Bash(concat!("mkdir h; ", hook!(), " > h/pre-commit; chmod +x h/pre-commit; git config core.hooksPath h; printf '[core]\\n\\thooksPath = h\\n' >> .git/config")), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-fsmonitor", "core.fsmonitor is put back", Bash("git config core.fsmonitor 'echo GOT-THROUGH >&2; false'"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-pager-and-editor", "programs git starts for a person are put back", Bash("git config core.editor 'echo GOT-THROUGH >&2'; git config sequence.editor 'echo GOT-THROUGH >&2'; git config core.pager 'echo GOT-THROUGH >&2'; git config pager.log 'echo GOT-THROUGH >&2; cat'; git config interactive.diffFilter 'echo GOT-THROUGH'; git config core.askPass 'echo GOT-THROUGH'"), Word).before(REPOSITORY).after("unset GIT_EDITOR; echo y >> tracked; git -c user.name=u -c user.email=u@localhost commit -a 2>&1; script -qec 'git log' /dev/null </dev/null"),
+    attack("config-filter", "filters are put back", Bash("git config filter.x.clean 'echo GOT-THROUGH >&2; cat'; git config filter.x.smudge 'echo GOT-THROUGH >&2; cat'; echo '* filter=x' > .gitattributes; mkdir -p .git/info; echo '* filter=x' > .git/info/attributes"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-diff", "external diffs, text conversions and merge drivers are put back", Bash("git config diff.external 'echo GOT-THROUGH >&2; true'; git config diff.x.textconv 'echo GOT-THROUGH >&2; cat'; git config diff.x.command 'echo GOT-THROUGH >&2'; git config merge.x.driver 'echo GOT-THROUGH >&2'; echo '* diff=x merge=x' > .gitattributes"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-alias", "aliases that start programs are put back", Bash("git config alias.st '!echo GOT-THROUGH >&2'"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-include", "included files are put back", Bash("printf '[core]\\n\\tfsmonitor = echo GOT-THROUGH >&2; false\\n' > evil.conf; git config include.path ../evil.conf; git config includeIf.gitdir:**.path ../evil.conf; printf '[include]\\npath=../evil.conf\\n' >> .git/config"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-ssh", "the programs that reach a server are put back", Bash("git config core.sshCommand 'echo GOT-THROUGH >&2; false'; git config core.gitProxy 'echo GOT-THROUGH'; git config credential.helper '!echo GOT-THROUGH >&2'; git config remote.origin.url ssh://localhost/x; git config remote.origin.uploadpack 'echo GOT-THROUGH'; git config protocol.ext.allow always; git remote add ext 'ext::sh -c \"echo GOT-THROUGH >&2\"'"), Word).before(REPOSITORY).after("git fetch origin; git fetch ext; git ls-remote ext"),
+    attack("config-signing", "the signing program is put back", Bash("printf '#!/bin/sh\\necho GOT-THROUGH >&2\\n' > sign; chmod +x sign; git config gpg.program $PWD/sign; git config gpg.ssh.program $PWD/sign; git config gpg.x509.program $PWD/sign; git config commit.gpgSign true; git config user.signingKey x"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-odd-syntax", "odd spellings of the same settings are understood", Bash("printf '[CORE]FSMonitor=\"echo GOT-THROUGH >&2; false\"\\n' >> .git/config; printf '[core \"\"]\\n[cOrE] # x\\n  fsMONITOR = \\\\\\necho GOT-THROUGH >&2; \\\\\\nfalse\\n' >> .git/config; printf '\\n[core]\\r\\n\\tfsmonitor=echo GOT-THROUGH >&2\\r\\n' >> .git/config"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-worktree", "a second settings file of the repository is no way around", Bash("git config extensions.worktreeConfig true; printf '[core]\\n\\tfsmonitor = echo GOT-THROUGH >&2; false\\n' > .git/config.worktree"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-link", "the settings file cannot become a link", Bash("cp .git/config c; printf '[core]\\n\\tfsmonitor = echo GOT-THROUGH >&2; false\\n' >> c; rm .git/config; ln -s ../c .git/config || mv c .git/config"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-unreadable", "settings that cannot be read are not left in place", Bash("printf '[core]\\n\\tfsmonitor = echo GOT-THROUGH >&2; false\\n' >> .git/config; chmod 0 .git/config; mkdir .git/config.lock; chmod 0555 .git"), Word).before(REPOSITORY).after("chmod 755 .git; chmod 644 .git/config; git status"),
+    attack("config-common-directory", "the repository cannot be told to look elsewhere", Bash("cp -r .git evil; printf '[core]\\n\\tfsmonitor = echo GOT-THROUGH >&2; false\\n' >> evil/config; echo ../evil > .git/commondir; echo ../evil/objects > .git/objects/info/alternates"), Word).before(REPOSITORY).after(CARELESS),
+    attack("config-of-submodule", "a submodule's settings and hooks are guarded like the repository's", Bash(concat!("git -C sub config core.fsmonitor 'echo GOT-THROUGH >&2; false'; d=$(git -C sub rev-parse --git-dir); ", hook!(), " > $d/hooks/post-commit; chmod +x $d/hooks/post-commit")), Word)
+        .before("git init -q . && echo x > tracked && git add tracked && mkdir src && git -C src init -q && git -C src -c user.name=u -c user.email=u@localhost commit -q --allow-empty -m s && git -c protocol.file.allow=always submodule add -q ./src sub && git -c user.name=u -c user.email=u@localhost commit -qm one")
+        .after(CARELESS),
+    attack("guarded-names-written", "editor and agent configuration cannot be written", Bash("for f in .vscode/tasks.json .idea/workspace.xml .claude/settings.json .cursor/mcp.json .codex/config.toml .gemini/settings.json .mcp.json .envrc .husky/pre-commit; do echo GOT-THROUGH >> $f; sed -i s/harmless/GOT-THROUGH/ $f; done; echo GOT-THROUGH > .claude/hooks.json; echo GOT-THROUGH > .vscode/new.json"), Word).before(CONFIGURED).after(READ_BACK),
+    attack("guarded-names-exchanged", "editor and agent configuration cannot be exchanged", Bash("for d in .vscode .idea .claude .cursor .codex .gemini .husky .mcp.json .envrc; do mv $d old$d; rm -rf $d; mkdir evil$d; echo GOT-THROUGH > evil$d/x; mv evil$d $d || ln -s evil$d $d; done; echo GOT-THROUGH > .mcp.json; echo GOT-THROUGH > .envrc"), Word).before(CONFIGURED).after(READ_BACK),
+    attack("guarded-names-linked", "editor and agent configuration cannot be reached by links", Bash("for f in .vscode/tasks.json .claude/settings.json .mcp.json .envrc; do ln $f hard; echo GOT-THROUGH >> hard; rm -f hard; ln -s $f soft; echo GOT-THROUGH >> soft; rm -f soft; cp --remove-destination <(echo GOT-THROUGH) $f; done"), Word).before(CONFIGURED).after(READ_BACK),
+    attack("guarded-names-mounted", "guarded names cannot be covered or uncovered", Bash("unshare -Urm bash -c 'umount .git/hooks .vscode; mount --bind /tmp .vscode'; umount -l .vscode .mcp.json; mount -o remount,rw,bind .vscode; echo GOT-THROUGH > .vscode/x"), Word).before(CONFIGURED).after(READ_BACK),
+    attack("guarded-names-by-time", "guarded names are still guarded at the very end of a call", Bash("(setsid bash -c 'while :; do for f in .vscode/x .claude/settings.json .mcp.json .envrc; do echo GOT-THROUGH > $f; done; done' >/dev/null 2>&1 &); sleep 0.2"), Word).before(CONFIGURED).after(READ_BACK),
+    attack("guarded-workspace-mode", "modes and times of guarded files stay", Bash("chmod 777 .envrc .vscode/tasks.json .husky/pre-commit; chmod 777 .vscode"), Word).before(CONFIGURED).after("stat -c %a .envrc .vscode .husky/pre-commit | grep 777 | sed 's/^/GOT-THROUGH /'"),
+];

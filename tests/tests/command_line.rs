@@ -1,0 +1,85 @@
+//! Small promises of the command line that scripts and people lean on, each named by what once broke it.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use oxibot_tests::fixture::{Fixture, describe, skip};
+use serde_json::json;
+
+#[test]
+fn verbose_says_launch_hello_start_and_end_of_a_call_and_never_what_was_in_it() {
+    let fixture = Fixture::new();
+    let call = json!({"command": "echo 4711-in-the-output"}).to_string();
+    let run = |flags: &[&str]| {
+        let output = fixture.oxibot().args(flags).args(["tool", "call", "bash", &call]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", describe(&output));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = run(&["-v", "-v"]);
+    for event in
+        ["the toolhost runs", "said hello", "the call started", "the call ended", "outcome=\"completed\""]
+    {
+        assert!(said.contains(event), "no {event:?} in {said}");
+    }
+    assert!(!said.contains("4711-in-the-output"), "{said}");
+    assert!(!run(&["-v"]).contains("said hello"));
+    assert_eq!(run(&[]), "");
+}
+
+#[test]
+fn damaged_conversations_are_named_with_what_to_do() {
+    let fixture = Fixture::new();
+    let state = fixture.home().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let file = state.join("conversations.db");
+    std::fs::write(&file, "no database at all, but long enough to be read as one ".repeat(100)).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let output = fixture.oxibot().args(["sessions", "list"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", describe(&output));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("conversations.db") && said.contains("move conversations.db"), "{said}");
+}
+
+#[test]
+fn a_file_directly_below_the_root_is_imported() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("a_file_directly_below_the_root_is_imported", "needs root to write there");
+    }
+    struct Gone(std::path::PathBuf);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+    let older = Gone(format!("/oxibot-test-import-{}.json", std::process::id()).into());
+    let text = json!({
+        "agents": {"defaults": {"model": "openai/gpt-4o"}},
+        "providers": {"openai": {"apiKey": "sk-old"}},
+    });
+    std::fs::write(&older.0, text.to_string()).unwrap();
+    std::fs::set_permissions(&older.0, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let fixture = Fixture::new();
+    let output = fixture.oxibot().args(["onboard", "--yes", "--import"]).arg(&older.0).output().unwrap();
+    assert!(fixture.home().join("config.json").is_file(), "{}", describe(&output));
+    assert!(!describe(&output).contains("confine"), "{}", describe(&output));
+}
+
+#[test]
+fn an_emergency_stop_is_one_remark_and_not_one_for_each_file_of_the_prompt() {
+    let fixture = Fixture::new();
+    let server = oxibot_tests::model_server::ModelServer::start(
+        oxibot_tests::model_server::Rules::with_key("k"),
+        vec![oxibot_tests::model_server::Answer::text("Hello.")],
+    );
+    let config = json!({
+        "agents": {"defaults": {"model": "custom/m"}},
+        "providers": {"custom": {"apiKey": "k", "apiBase": server.openai_base()}},
+    });
+    let path = fixture.home().join("config.json");
+    std::fs::write(&path, config.to_string()).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(fixture.home().join("STOP"), "").unwrap();
+    let output = fixture.oxibot().args(["agent", "-m", "hello"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.matches("not in the prompt").count() <= 1, "{}", describe(&output));
+}
