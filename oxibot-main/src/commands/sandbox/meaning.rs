@@ -102,7 +102,7 @@ const MEANINGS: [Meaning; 21] = [
         "Landlock ABI 4 (Linux 6.7)",
     ),
     meaning(
-        "landlock-device-ioctl",
+        "landlock-ioctl",
         "controls no device",
         "Landlock stops no control of devices",
         "Landlock ABI 5 (Linux 6.10)",
