@@ -66,7 +66,7 @@ const RIGHTS: [Right; 4] = [
         below: Instead::Same("the system call filter refuses every socket"),
     },
     Right {
-        name: "landlock-device-ioctl",
+        name: "landlock-ioctl",
         what: "controlling devices",
         abi: 5,
         linux: "6.10",
@@ -128,7 +128,12 @@ pub(super) fn describe(
         };
         match plan {
             Plan::Full if right.at_full.is_none() => {}
-            Plan::Full | Plan::Bare if abi >= right.abi => put(right.name, Active, ""),
+            // What every current kernel has is part of `landlock`; the scopes are what level `kernel` stands on.
+            Plan::Full | Plan::Bare if abi >= right.abi => {
+                if right.abi == SCOPES_ABI {
+                    put(right.name, Active, "");
+                }
+            }
             Plan::Full => put(right.name, Degraded, &(lacks() + right.at_full.unwrap_or_default())),
             Plan::Bare => match right.below {
                 Instead::Same(what) => put(right.name, Degraded, &(lacks() + what)),
@@ -235,8 +240,8 @@ mod tests {
         };
         assert_eq!(states(Plan::Bare, 6), []);
         assert_eq!(states(Plan::Bare, 5), [("landlock-scopes".into(), ProtectionState::Unavailable)]);
-        assert_eq!(names(states(Plan::Full, 4)), ["landlock-device-ioctl", "landlock-scopes"]);
-        let all = ["landlock-truncate", "landlock-tcp", "landlock-device-ioctl", "landlock-scopes"];
+        assert_eq!(names(states(Plan::Full, 4)), ["landlock-ioctl", "landlock-scopes"]);
+        let all = ["landlock-truncate", "landlock-tcp", "landlock-ioctl", "landlock-scopes"];
         assert_eq!(names(states(Plan::Bare, 2)), all);
         assert_eq!(
             names(states(Plan::Full, 2)),

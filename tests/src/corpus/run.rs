@@ -108,7 +108,9 @@ impl Setting {
         match mode {
             Mode::ControlRoot | Mode::ControlUser => {}
             Mode::FullRoot | Mode::FullUser => setting.assert_level("full"),
-            Mode::KernelRoot | Mode::KernelUser => setting.assert_level("kernel"),
+            Mode::KernelRoot | Mode::KernelUser => {
+                setting.assert_level(crate::fixture::level_without_namespaces());
+            }
             Mode::ToolCall => setting.start_toolhost(&file),
         }
         Some(setting)
@@ -151,10 +153,15 @@ impl Setting {
     /// A command of the calling user's, with a secret in its environment and an open descriptor it should not pass on.
     fn command(&self, argv: &[OsString]) -> Command {
         let mut command = Command::new("/bin/bash");
+        command.env_clear();
+        if self.mode.kernel() {
+            // On an old kernel the level is `reduced`.
+            let (name, value) = crate::fixture::ACCEPT_REDUCED;
+            command.env(name, value);
+        }
         command
             .args(["-c", &format!("[ -r \"$SECRET_FILE\" ] && exec {LEAKED_DESCRIPTOR}<\"$SECRET_FILE\"; unset SECRET_FILE; exec \"$@\""), "x"])
             .args(argv)
-            .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("HOME", self.fixture.root())
             .env("LANG", "C.UTF-8")

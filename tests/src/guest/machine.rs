@@ -36,8 +36,6 @@ pub fn boot(image: &Image, suites: &Path, directory: &Path, patience: Duration) 
         .args(["-m", MEMORY_MB, "-display", "none", "-monitor", "none", "-no-reboot"])
         // Packets that leave a call reach qemu and go no further.
         .args(["-nic", "user,restrict=on,model=virtio-net-pci"])
-        // Time in the guest passes by instructions: on a busy machine nothing in it runs into a deadline.
-        .args(["-icount", "shift=1"])
         .arg("-kernel")
         .arg(&image.kernel)
         .arg("-initrd")

@@ -26,7 +26,7 @@ const fn meaning(
 }
 
 /// In the order in which a reader asks: files, processes, network, kernel, limits.
-const MEANINGS: [Meaning; 19] = [
+const MEANINGS: [Meaning; 22] = [
     meaning(
         "mount-namespace",
         "sees the workspace and system files, no others",
@@ -83,6 +83,24 @@ const MEANINGS: [Meaning; 19] = [
         "signals and abstract sockets stay inside",
         "Landlock stops no signal and no abstract socket",
         "Landlock ABI 6 (Linux 6.12)",
+    ),
+    meaning(
+        "landlock-truncate",
+        "empties nothing it may not write",
+        "Landlock stops no emptying of files",
+        "Landlock ABI 3 (Linux 6.2)",
+    ),
+    meaning(
+        "landlock-tcp",
+        "TCP stays inside",
+        "Landlock stops no TCP connection",
+        "Landlock ABI 4 (Linux 6.7)",
+    ),
+    meaning(
+        "landlock-ioctl",
+        "controls no device",
+        "Landlock stops no control of devices",
+        "Landlock ABI 5 (Linux 6.10)",
     ),
     meaning(
         "ipc-namespace",
