@@ -414,6 +414,12 @@ mod tests {
         ] {
             assert_eq!(attempt(op, &file), Answer::Broken, "{op:?}");
         }
+        assert_eq!(
+            attempt(Op::List, directory.path()),
+            Answer::Held(None),
+            "nothing is seen of an empty one"
+        );
+        fs::create_dir(directory.path().join("name")).unwrap();
         assert_eq!(attempt(Op::ListAboveRoot, directory.path()), Answer::Broken);
         for op in [Op::Write, Op::WriteByLink, Op::MakeDirectory, Op::MakePipe, Op::MakeLink, Op::MakeSocket]
         {
