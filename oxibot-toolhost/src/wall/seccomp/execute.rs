@@ -112,7 +112,7 @@ fn number(call: &str) -> Option<u32> {
         };
     }
     let everywhere = of_libc! {
-        acct: SYS_acct add_key: SYS_add_key adjtimex: SYS_adjtimex bpf: SYS_bpf chroot: SYS_chroot
+        truncate: SYS_truncate acct: SYS_acct add_key: SYS_add_key adjtimex: SYS_adjtimex bpf: SYS_bpf chroot: SYS_chroot
         clock_adjtime: SYS_clock_adjtime clock_settime: SYS_clock_settime clone: SYS_clone clone3: SYS_clone3
         delete_module: SYS_delete_module fanotify_init: SYS_fanotify_init fanotify_mark: SYS_fanotify_mark
         fchmod: SYS_fchmod fchmodat: SYS_fchmodat fcntl: SYS_fcntl finit_module: SYS_finit_module
