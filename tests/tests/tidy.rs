@@ -157,3 +157,30 @@ fn who_may_depend_on_whom() {
         assert!(!main.contains(absent), "one TLS stack: {absent}");
     }
 }
+
+/// Every promise of SECURITY.md names a file of tests and, where it names tests, ones that are in it.
+#[test]
+fn promises_name_tests_that_exist() {
+    let text = std::fs::read_to_string(repository().join("SECURITY.md")).unwrap();
+    let promises = text.split("## Promises").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> = promises.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 20, "the table was found");
+    for row in rows {
+        let shown = row.trim_end_matches(" |").rsplit_once(" | ").unwrap().1;
+        let mut tests = String::new();
+        for quoted in shown.split('`').skip(1).step_by(2) {
+            if quoted.contains('/') {
+                tests = std::fs::read_to_string(repository().join(quoted))
+                    .unwrap_or_else(|error| panic!("{quoted}: {error}"));
+                let holds = ["#[test]", "proptest!", "corpus::"].iter().any(|mark| tests.contains(mark));
+                assert!(holds, "{quoted} holds no tests");
+            } else {
+                assert!(
+                    tests.contains(&format!("fn {quoted}(")),
+                    "{quoted} is promised and not there: {row}"
+                );
+            }
+        }
+        assert!(!tests.is_empty(), "nothing shows this: {row}");
+    }
+}
