@@ -497,7 +497,6 @@ mod tests {
                 let file = put_back(after, &found, &wanted);
                 let read = dangerous(&file).unwrap();
                 assert!(same(&wanted, &read), "{before:?} {:?} {read:?}", String::from_utf8_lossy(&file));
-                assert_eq!(put_back(&file, &read, &wanted).len(), file.len(), "nothing grows");
             }
         }
     }

@@ -327,7 +327,8 @@ mod tests {
         let mode = |place: &Place, path: &str, mode| {
             fs::set_permissions(place.at(path), fs::Permissions::from_mode(mode)).unwrap();
         };
-        let acts: [(&str, &dyn Fn(&Place)); 9] = [
+        type Act<'a> = (&'a str, &'a dyn Fn(&Place));
+        let acts: [Act<'_>; 9] = [
             ("written", &|place| {
                 for path in [".vscode/tasks.json", ".vscode/sub/a", ".vscode/new", ".envrc", ".mcp.json"] {
                     fs::write(place.at(path), "evil").unwrap();
