@@ -34,6 +34,7 @@ fn numbers() -> String {
         ("KEYCTL", libc::SYS_keyctl),
         ("SETNS", libc::SYS_setns),
         ("FCHMOD", libc::SYS_fchmod),
+        ("FCNTL", libc::SYS_fcntl),
         ("IOCTL", libc::SYS_ioctl),
     ]
     .map(|(name, number)| format!("{name} = {number}\n"))
@@ -61,9 +62,10 @@ fn each_refused_kind_is_told_once_with_its_numbers() {
     let mut wall = Wall::new();
     let ran = wall.run(&python(
         "print([call(SOCKET, 40, 1, 0) for _ in range(3)], call(SOCKET, 16, 3, 9), call(MOUNT, 1, 2, 3),
-      call(UNSHARE, 0x10000000), call(PTRACE, 16, 1, 0), call(FCHMOD, -1, 0o4755), call(IOCTL, 0, 0x5412))",
+      call(UNSHARE, 0x10000000), call(PTRACE, 16, 1, 0), call(FCHMOD, -1, 0o4755), call(FCNTL, 0, 1024, 1),
+      call(IOCTL, 0, 0x5412))",
     ));
-    assert_eq!(ran.ok(), "[1, 1, 1] 1 1 1 1 1 1");
+    assert_eq!(ran.ok(), "[1, 1, 1] 1 1 1 1 1 1 1");
     assert_eq!(
         told(&ran),
         [
@@ -73,6 +75,7 @@ fn each_refused_kind_is_told_once_with_its_numbers() {
             ("mounts.namespace", [0x1000_0000, 0, 0]),
             ("processes.trace", [16, 1, 0]),
             ("files.set-id", [0, 0o4755, 0]),
+            ("files.lease", [0, 1024, 0]),
             ("processes.terminal", [0, 0x5412, 0]),
         ]
     );

@@ -213,13 +213,19 @@ fn end(result: &CallResult) -> Exit {
         }
     }
     for violation in &result.violations {
-        let Violation { what, path, why, .. } = violation;
-        terminal::complain(&neutral::line(&format!("refused by the sandbox: {what} {path}: {why}"), 512));
+        terminal::complain(&neutral::line(&refused(violation), 512));
     }
     for note in &result.notes {
         terminal::complain(&neutral::line(note, 512));
     }
     Exit::of_run(&result.outcome, result.exit_code, result.signal)
+}
+
+/// One violation for a person. What is refused need not have a path.
+fn refused(violation: &Violation) -> String {
+    let Violation { what, path, why, certainty: _ } = violation;
+    let space = if path.is_empty() { "" } else { " " };
+    format!("refused by the sandbox: {what}{space}{path}: {why}")
 }
 
 /// Reads our standard input and passes it on until it ends, or nobody takes it.
@@ -311,6 +317,19 @@ mod tests {
         for taken in ["/home/u/project", "/srv", "/tmp/x"] {
             assert_eq!(refuse_default(Path::new(taken), &homes), None);
         }
+    }
+
+    #[test]
+    fn what_was_refused_is_said_with_its_path_or_without() {
+        let mut violation = Violation {
+            what: "write".into(),
+            path: "/etc/hosts".into(),
+            why: "outside".into(),
+            certainty: oxibot_proto::message::Certainty::Kernel,
+        };
+        assert_eq!(refused(&violation), "refused by the sandbox: write /etc/hosts: outside");
+        violation.path.clear();
+        assert_eq!(refused(&violation), "refused by the sandbox: write: outside");
     }
 
     #[tokio::test]

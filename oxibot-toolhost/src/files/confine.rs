@@ -69,21 +69,28 @@ const MAX_DESCRIPTORS: u64 = 512;
 /// Largest file it may write. Above every limit of its own, so that only a bug meets it.
 const MAX_WRITTEN: u64 = 64 << 20;
 
-/// What the worker may do below the workspace. No execute, no links, devices, pipes or sockets made, no directory
-/// removed, nothing moved between directories.
-fn rights() -> BitFlags<AccessFs> {
-    AccessFs::ReadFile
+/// What the worker may do below the workspace. No execute, no devices, pipes or sockets made, nothing moved between
+/// directories; symbolic links only by a worker that puts guarded names back.
+fn rights(put_back: bool) -> BitFlags<AccessFs> {
+    let always = AccessFs::ReadFile
         | AccessFs::ReadDir
         | AccessFs::WriteFile
         | AccessFs::Truncate
         | AccessFs::MakeReg
         | AccessFs::MakeDir
         | AccessFs::RemoveFile
+        // Also to give a directory that was moved aside its name again.
+        | AccessFs::RemoveDir;
+    if put_back { always | AccessFs::MakeSym } else { always }
 }
 
 /// Confines this process for good and verifies it. Call it before the first byte of a request is read and while there
-/// is one thread.
-pub(super) fn confine(workspace: BorrowedFd<'_>, wall: Wall) -> Result<Confined, ConfineError> {
+/// is one thread. `put_back`: whether the worker puts guarded names back, of which some may be symbolic links.
+pub(super) fn confine(
+    workspace: BorrowedFd<'_>,
+    wall: Wall,
+    put_back: bool,
+) -> Result<Confined, ConfineError> {
     step("forbid core files", lower(Resource::RLIMIT_CORE, 0))?;
     step("limit descriptors", lower(Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS))?;
     step("limit memory", lower(Resource::RLIMIT_AS, MAX_MEMORY))?;
@@ -94,11 +101,11 @@ pub(super) fn confine(workspace: BorrowedFd<'_>, wall: Wall) -> Result<Confined,
     };
     step("forbid core dumps and tracing", prctl::set_dumpable(false))?;
     // Compiled first: compiling allocates, and nothing below should have to.
-    let filter = step("compile the system call filter", filter())?;
+    let filter = step("compile the system call filter", filter(put_back))?;
     drop_capabilities()?;
     step("set no_new_privs", prctl::set_no_new_privs())?;
     if landlock_abi > 0 {
-        restrict_files(workspace, landlock_abi)?;
+        restrict_files(workspace, landlock_abi, rights(put_back))?;
     }
     step("install the system call filter", seccompiler::apply_filter(&filter))?;
     verify(workspace, landlock_abi)?;
@@ -128,7 +135,11 @@ fn drop_capabilities() -> Result<(), ConfineError> {
     Ok(())
 }
 
-fn restrict_files(workspace: BorrowedFd<'_>, landlock_abi: i32) -> Result<(), ConfineError> {
+fn restrict_files(
+    workspace: BorrowedFd<'_>,
+    landlock_abi: i32,
+    rights: BitFlags<AccessFs>,
+) -> Result<(), ConfineError> {
     let abi = ABI::from(landlock_abi);
     let all = AccessFs::from_all(abi);
     // HardRequirement: a right the kernel does not know is an error and not, as by default, left out in silence.
@@ -143,7 +154,7 @@ fn restrict_files(workspace: BorrowedFd<'_>, landlock_abi: i32) -> Result<(), Co
         ruleset = step("restrict signals and sockets", ruleset.scope(scopes))?;
     }
     let created = step("make the Landlock ruleset", ruleset.create())?;
-    let rule = PathBeneath::new(workspace, rights() & all);
+    let rule = PathBeneath::new(workspace, rights & all);
     let created = step("allow the workspace", created.add_rule(rule))?;
     let status = step("apply the Landlock ruleset", created.restrict_self())?;
     // ABI 8 adds no right, so an older kernel gives all that was asked for: it is still not what was expected.
@@ -228,7 +239,7 @@ const ALLOWED: &[(libc::c_long, Narrow)] = &[
     (libc::SYS_prctl, Narrow::OneOf(0, &[libc::PR_GET_NO_NEW_PRIVS as u64, libc::PR_CAP_AMBIENT as u64])),
 ];
 
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+fn filter(put_back: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules = BTreeMap::new();
     for (number, narrow) in ALLOWED {
         let condition = |argument, operator, value| {
@@ -246,6 +257,9 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
             Narrow::Itself => vec![condition(0, SeccompCmpOp::Eq, u64::from(std::process::id()))?],
         };
         rules.insert(*number, chain);
+    }
+    if put_back {
+        rules.insert(libc::SYS_symlinkat, Vec::new());
     }
     // A refused call of another architecture kills; x32 numbers are not in the list and get EPERM like the rest.
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
@@ -293,7 +307,7 @@ mod tests {
 
     #[test]
     fn filter_compiles_and_stays_small() {
-        let program = filter().unwrap();
+        let program = filter(true).unwrap();
         assert!(program.len() > ALLOWED.len() && program.len() < 1000, "{}", program.len());
     }
 
@@ -334,7 +348,7 @@ mod tests {
     #[test]
     fn rights_are_handled_from_the_first_abi_on() {
         let handled = AccessFs::from_all(ABI::V3);
-        assert!(handled.contains(rights()));
-        assert!(!rights().contains(AccessFs::Execute) && !rights().contains(AccessFs::MakeSym));
+        assert!(handled.contains(rights(true)) && !rights(true).contains(AccessFs::Execute));
+        assert!(!rights(false).contains(AccessFs::MakeSym));
     }
 }

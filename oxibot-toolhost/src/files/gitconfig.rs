@@ -329,7 +329,7 @@ impl Reader<'_> {
             Some(b'=') => self.at = self.at.saturating_add(1),
             Some(_) => return Err(self.unreadable()),
         }
-        let start = self.at;
+        let (start, mut end) = (self.at, usize::MAX);
         let (mut quoted, mut comment) = (false, false);
         loop {
             let before = self.at;
@@ -345,13 +345,20 @@ impl Reader<'_> {
                 Some(b'#' | b';') if !quoted => comment = true,
                 Some(b'"') => quoted = !quoted,
                 Some(b'\\') => match self.next() {
-                    Some(b'\n' | b't' | b'b' | b'n' | b'\\' | b'"') | None => {}
+                    Some(b'\n' | b't' | b'b' | b'n' | b'\\' | b'"') => {}
+                    // The line would go on, but the file ends: to git it stands for nothing.
+                    None => end = before,
                     Some(_) => return Err(self.unreadable()),
                 },
                 Some(_) => {}
             }
         }
-        Ok((key, Some(self.bytes.get(start..self.at).unwrap_or_default().to_vec())))
+        let mut value = self.bytes.get(start..self.at.min(end)).unwrap_or_default();
+        // So does half a line end; with a line feed behind it, it would not be read again.
+        while let (None, Some(shorter)) = (self.peek(), value.strip_suffix(b"\r")) {
+            value = shorter;
+        }
+        Ok((key, Some(value.to_vec())))
     }
 }
 
@@ -455,6 +462,7 @@ mod tests {
             Just("clean=x"),
             Just("\n"),
             Just("\r\n"),
+            Just("\r"),
             Just("\\\n"),
             Just("\""),
             Just("\\"),
@@ -473,6 +481,23 @@ mod tests {
             let file = put_back(after, &dangerous(after).unwrap_or_default(), &before);
             let read = dangerous(&file).unwrap();
             assert!(same(&before, &read), "{:?} {read:?}", String::from_utf8_lossy(&file));
+        }
+    }
+
+    #[test]
+    fn what_stood_at_the_end_of_a_file_without_a_line_end_reads_the_same_in_the_middle() {
+        // As git lists them: `core.pager=`, and `core.pager=a` twice.
+        for before in
+            [&b"[core]pager = \\"[..], b"[core]pager = a\\", b"[core]pager = a\r", b"[core]pager = a # \\"]
+        {
+            let wanted = dangerous(before).unwrap();
+            assert_eq!(wanted.len(), 1);
+            for after in [&b"pager = \"\""[..], b"", b"[core]pager = x", b"[user]name = y\\"] {
+                let found = dangerous(after).unwrap();
+                let file = put_back(after, &found, &wanted);
+                let read = dangerous(&file).unwrap();
+                assert!(same(&wanted, &read), "{before:?} {:?} {read:?}", String::from_utf8_lossy(&file));
+            }
         }
     }
 

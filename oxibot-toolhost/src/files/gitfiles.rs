@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fstat};
 use super::gitconfig::{self, Entry};
 use super::githooks::{self, Hooks};
 use super::read::read_at;
-use super::workspace::{Kind, kind, look, open_name};
+use super::workspace::{Identity, Kind, identity, kind, look, open_name};
 
 /// Files of a repository that hold configuration. The second counts when `extensions.worktreeConfig` is set.
 const CONFIGS: [&str; 2] = ["config", "config.worktree"];
@@ -69,6 +69,8 @@ pub(super) enum Repository {
     Odd,
     /// The keys are paths below `.git`.
     Here {
+        /// Which directory: it may be moved and something else put in its place.
+        identity: Option<Identity>,
         files: BTreeMap<String, Config>,
         plain: BTreeMap<String, Plain>,
         hooks: BTreeMap<String, Hooks>,
@@ -107,7 +109,7 @@ pub(super) fn look_at(
     let mut commons = BTreeSet::from([COMMON.to_owned()]);
     let mut hooked = BTreeSet::from([HOOKS.to_owned()]);
     let mut hooks_before = None;
-    if let Some(Repository::Here { files, plain, hooks, waiting: _ }) = before {
+    if let Some(Repository::Here { identity: _, files, plain, hooks, waiting: _ }) = before {
         names.extend(files.keys().cloned());
         commons.extend(plain.keys().cloned());
         hooked.extend(hooks.keys().cloned());
@@ -140,7 +142,8 @@ pub(super) fn look_at(
     });
     let hooks = hooks.collect();
     let waiting = waiting(&directory);
-    (Repository::Here { files, plain, hooks, waiting }, Some(directory))
+    let identity = fstat(&directory).ok().as_ref().map(identity);
+    (Repository::Here { identity, files, plain, hooks, waiting }, Some(directory))
 }
 
 /// `exec` lines of an interrupted rebase.
@@ -154,7 +157,8 @@ fn waiting(directory: &OwnedFd) -> Vec<String> {
         .collect()
 }
 
-fn look_at_name(root: BorrowedFd<'_>, path: &Path) -> Repository {
+/// What `.git` is when it is no directory that can be read; a directory is odd.
+pub(super) fn look_at_name(root: BorrowedFd<'_>, path: &Path) -> Repository {
     match look(root, path).as_ref().map(kind) {
         Err(_) => Repository::Absent,
         Ok(Kind::Link) => match readlinkat(root, path) {

@@ -3,8 +3,8 @@
 //!
 //! A program may change a repository's configuration freely but for those keys, and its hooks not at all; a repository
 //! that a call makes itself is left alone and reported. Repositories below the top of the workspace are looked at as far
-//! as [`Walk`] finds them, each with its submodules and worktrees. The worker may neither make symbolic links nor rename
-//! directories: what would need that is reported, not put back.
+//! as [`Walk`] finds them, each with its submodules and worktrees. The worker may not make symbolic links everywhere, nor
+//! move anything to another directory: what would need that is reported, not put back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +21,7 @@ use super::fault::Fault;
 use super::gitconfig::{self, Entry};
 use super::gitfiles::{COMMON, Config, Plain, Repository, look_at};
 use super::githooks;
+use super::gitimpostor;
 use super::gitnested::Walk;
 use super::text;
 use super::workspace::{Workspace, look, open_name};
@@ -101,8 +102,10 @@ impl GitGuard {
         for path in paths {
             let Ok(root) = directory(workspace, path) else { continue };
             let old = before.get(path).unwrap_or(&Repository::Absent);
+            let prefix = prefix(path);
+            gitimpostor::replace(&root, old, &prefix, &mut notes);
             let (now, directory) = look_at(root.as_fd(), Some(old), &mut room);
-            let place = Place { root, directory, prefix: prefix(path) };
+            let place = Place { root, directory, prefix };
             compare(old, &now, &place, &mut notes);
         }
         let notes = most_important(notes);
@@ -176,8 +179,14 @@ impl Place {
 fn compare(before: &Repository, now: &Repository, place: &Place, notes: &mut Vec<String>) {
     match (before, now) {
         (
-            Repository::Here { files: old, plain: old_plain, hooks: old_hooks, waiting: old_waiting },
-            Repository::Here { files, plain, hooks, waiting },
+            Repository::Here {
+                identity: _,
+                files: old,
+                plain: old_plain,
+                hooks: old_hooks,
+                waiting: old_waiting,
+            },
+            Repository::Here { identity: _, files, plain, hooks, waiting },
         ) => {
             for (file, new) in files {
                 match old.get(file) {
@@ -198,7 +207,10 @@ fn compare(before: &Repository, now: &Repository, place: &Place, notes: &mut Vec
             }
             note_waiting(old_waiting, waiting, place, notes);
         }
-        (Repository::Absent | Repository::Odd, Repository::Here { files, plain, hooks, waiting }) => {
+        (
+            Repository::Absent | Repository::Odd,
+            Repository::Here { identity: _, files, plain, hooks, waiting },
+        ) => {
             note_waiting(&[], waiting, place, notes);
             for (file, config) in files {
                 note_created(file, config, place, notes);
@@ -304,7 +316,7 @@ fn note_created_plain(file: &str, content: &Plain, place: &Place, notes: &mut Ve
 
 /// Whether a file `.git` is what git makes for a submodule or a linked worktree: it names a place inside a repository that
 /// is looked at itself.
-fn is_inner(bytes: &[u8]) -> bool {
+pub(super) fn is_inner(bytes: &[u8]) -> bool {
     let named = std::str::from_utf8(bytes).ok().and_then(|text| text.trim().strip_prefix("gitdir: "));
     let inner = named.and_then(|path| {
         ["/.git/modules/", "/.git/worktrees/"].iter().find_map(|inside| path.split_once(inside))
@@ -657,20 +669,32 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_replaced_is_reported_clearly() {
-        for link in [false, true] {
+    fn a_directory_replaced_is_put_back_where_it_is_found() {
+        for (link, aside) in [(false, true), (true, true), (false, false), (true, false)] {
             let repo = Repo::with(PLAIN);
+            std::fs::create_dir(repo.0.path().join("deep")).unwrap();
+            let top = repo.0.path().join(".git");
+            let moved = if aside { "moved" } else { "deep/moved" };
             let notes = repo.after(|repo| {
-                let top = repo.0.path().join(".git");
-                std::fs::rename(&top, repo.0.path().join("moved")).unwrap();
+                std::fs::rename(&top, repo.0.path().join(moved)).unwrap();
+                let config = format!("{PLAIN}\tfsmonitor = evil\n");
+                std::fs::write(repo.0.path().join(moved).join("config"), config).unwrap();
                 if link {
-                    symlink("moved", top).unwrap()
+                    symlink(moved, &top).unwrap()
                 } else {
-                    std::fs::write(top, "gitdir: moved").unwrap()
+                    std::fs::write(&top, format!("gitdir: {moved}")).unwrap()
                 }
             });
-            assert!(notes.len() == 1 && notes[0].starts_with("could not put back .git"), "{notes:?}");
-            assert!(notes[0].contains(if link { "a symbolic link now" } else { "a file now" }), "{notes:?}");
+            let what = if link { "a symbolic link" } else { "a file" };
+            assert!(notes.iter().any(|note| note.contains(what)), "{notes:?}");
+            if aside {
+                assert!(notes.iter().any(|note| note.starts_with("put back .git: ")), "{notes:?}");
+                assert!(notes.iter().any(|note| note.starts_with("put back core.fsmonitor")), "{notes:?}");
+                assert!(top.is_dir() && !top.is_symlink() && !repo.read().contains("evil"));
+            } else {
+                assert!(notes.len() == 1 && notes[0].starts_with("removed .git: "), "{notes:?}");
+                assert!(top.symlink_metadata().is_err(), "no impostor is left");
+            }
         }
     }
 

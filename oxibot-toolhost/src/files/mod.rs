@@ -6,7 +6,8 @@
 //! `/proc`. One request is served at a time; the supervisor starts a second worker where that would make others wait.
 //!
 //! Arguments: `--workspace PATH` (where the directory is, to recognise absolute paths; never opened),
-//! `--landlock-abi N` or `--unconfined`, and `--protect NAME` for each guarded name.
+//! `--landlock-abi N` or `--unconfined`, `--protect NAME` for each guarded name, and `--put-back` where no mount makes these
+//! read-only, so that what a call does to them has to be undone.
 //!
 //! Reading order: [`serve`], [`workspace`] (how a path becomes a file), then one file an operation.
 
@@ -18,13 +19,17 @@ mod gitfiles;
 mod gitguard;
 mod githooks;
 mod gitignore;
+mod gitimpostor;
 mod gitnested;
+mod nameguard;
 mod read;
+mod reinstate;
 mod search;
 mod serve;
 mod spill;
 mod text;
 mod transfer;
+mod tree;
 mod walk;
 mod workspace;
 mod write;
@@ -82,10 +87,11 @@ fn run(options: Options) -> Result<(), (u8, String)> {
         return Err((EXIT_USAGE, "descriptors 0 (socket) and 3 (workspace) must be open".into()));
     };
     umask(Mode::from_bits_truncate(UMASK));
-    let confined =
-        confine::confine(directory.as_fd(), options.wall).map_err(|error| internal(error.to_string()))?;
+    let confined = confine::confine(directory.as_fd(), options.wall, options.put_back)
+        .map_err(|error| internal(error.to_string()))?;
+    let guarded = if options.put_back { options.protect.clone() } else { Vec::new() };
     let workspace = Workspace::new(directory, options.workspace, options.protect);
-    serve::serve(confined, socket, workspace).map_err(|error| internal(error.to_string()))
+    serve::serve(confined, socket, workspace, &guarded).map_err(|error| internal(error.to_string()))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -93,13 +99,14 @@ struct Options {
     workspace: PathBuf,
     wall: Wall,
     protect: Vec<PathBuf>,
+    put_back: bool,
 }
 
 impl Options {
     /// There is no default wall: who starts a worker says which one it must have.
     fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
         let mut arguments = arguments;
-        let (mut workspace, mut wall, mut protect) = (None, None, Vec::new());
+        let (mut workspace, mut wall, mut protect, mut put_back) = (None, None, Vec::new(), false);
         while let Some(argument) = arguments.next() {
             let name = argument.to_string_lossy().into_owned();
             let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -113,6 +120,7 @@ impl Options {
                         .ok_or("--landlock-abi needs a small number")?;
                     wall = Some(Wall::Kernel { landlock_abi: landlock_abi.into() });
                 }
+                "--put-back" => put_back = true,
                 "--unconfined" if wall.is_none() => wall = Some(Wall::None),
                 _ => return Err(format!("unexpected argument {name}")),
             }
@@ -121,6 +129,7 @@ impl Options {
             workspace: workspace.filter(|path| path.is_absolute()).ok_or("--workspace PATH is needed")?,
             wall: wall.ok_or("one of --landlock-abi N and --unconfined is needed")?,
             protect,
+            put_back,
         })
     }
 }
@@ -138,6 +147,8 @@ mod tests {
         let options = parse(&["--workspace", "/w", "--landlock-abi", "7", "--protect", ".envrc"]).unwrap();
         assert_eq!(options.wall, Wall::Kernel { landlock_abi: 7 });
         assert_eq!(options.protect, [PathBuf::from(".envrc")]);
+        assert!(!options.put_back);
+        assert!(parse(&["--workspace", "/w", "--unconfined", "--put-back"]).unwrap().put_back);
         assert_eq!(parse(&["--workspace", "/w", "--unconfined"]).unwrap().wall, Wall::None);
         for bad in [
             &["--workspace", "/w"][..],

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,6 +16,7 @@ use super::confine::Confined;
 use super::edit::{Change, edit};
 use super::fault::Fault;
 use super::gitguard::{GitGuard, Repositories};
+use super::nameguard::NameGuard;
 use super::read::{Wanted, read};
 use super::search;
 use super::spill::Spills;
@@ -40,9 +42,15 @@ pub(super) enum ServeError {
     Answer(#[from] EncodeError),
 }
 
-/// Serves until the supervisor closes the socket. Blocks.
-pub(super) fn serve(_confined: Confined, socket: OwnedFd, workspace: Workspace) -> Result<(), ServeError> {
+/// Serves until the supervisor closes the socket. Blocks. `guarded` are the names that are put back after a call.
+pub(super) fn serve(
+    _confined: Confined,
+    socket: OwnedFd,
+    workspace: Workspace,
+    guarded: &[PathBuf],
+) -> Result<(), ServeError> {
     let mut worker = Worker::new(workspace);
+    worker.names = NameGuard::new(guarded);
     let served = answer_all(&mut worker, File::from(socket));
     // Calls whose end nobody will tell us of any more are over: the supervisor ends them first.
     worker.end();
@@ -100,6 +108,7 @@ pub(super) struct Worker {
     transfers: Transfers,
     git: GitGuard,
     repositories: Repositories,
+    names: NameGuard,
 }
 
 impl Worker {
@@ -111,11 +120,15 @@ impl Worker {
             transfers: Transfers::default(),
             git: GitGuard::default(),
             repositories: Repositories::default(),
+            names: NameGuard::default(),
         }
     }
 
     /// Puts back what a call changed that is still open. Nobody is left to be told.
     fn end(&mut self) {
+        if self.names.is_open() {
+            self.names.restore(&self.workspace);
+        }
         if self.git.is_open() {
             self.git.restore(&self.workspace, &mut self.repositories);
         }
@@ -182,11 +195,14 @@ impl Worker {
                 Ok(FilesResult::Done)
             }
             FilesWork::GitCheckpoint => {
+                self.names.checkpoint(workspace);
                 self.git.checkpoint(workspace, &mut self.repositories);
                 Ok(FilesResult::Done)
             }
             FilesWork::GitRestore => {
-                Ok(FilesResult::Notes(self.git.restore(workspace, &mut self.repositories)))
+                let mut notes = self.names.restore(workspace);
+                notes.extend(self.git.restore(workspace, &mut self.repositories));
+                Ok(FilesResult::Notes(notes))
             }
         }
     }

@@ -4,7 +4,7 @@
 //! through, a FIFO or device is never touched, and a reader sees the old or the new content and nothing between.
 //! Ownership, extended attributes and access lists of the old file are not copied.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
@@ -234,6 +234,17 @@ pub(super) fn replace(target: &Target, content: &[u8]) -> Result<Vec<String>, Fa
     draft.finish(target)
 }
 
+/// As [`replace`], with these permission bits whatever is there now.
+pub(super) fn replace_as(target: &Target, content: &[u8], mode: u32) -> Result<(), Fault> {
+    let mut draft = Draft::new(target)?;
+    // First, because the content may be private.
+    fchmod(&draft.file, Mode::from_bits_truncate(mode & 0o777))
+        .map_err(|errno| Fault::errno("write", &target.shown, errno))?;
+    draft.append(content, target)?;
+    draft.file.sync_all().map_err(|error| Fault::io("write", &target.shown, &error))?;
+    draft.place(target)
+}
+
 /// A temporary file beside its target. Removed when dropped before [`Draft::finish`].
 #[derive(Debug)]
 pub(super) struct Draft {
@@ -272,7 +283,7 @@ impl Draft {
     }
 
     /// Makes it the target. Returns notes for the model.
-    pub(super) fn finish(mut self, target: &Target) -> Result<Vec<String>, Fault> {
+    pub(super) fn finish(self, target: &Target) -> Result<Vec<String>, Fault> {
         let fail = |errno| Fault::errno("write", &target.shown, errno);
         let mut notes = Vec::new();
         if let Some(existing) = &target.existing {
@@ -286,6 +297,12 @@ impl Draft {
             }
         }
         self.file.sync_all().map_err(|error| Fault::io("write", &target.shown, &error))?;
+        self.place(target)?;
+        Ok(notes)
+    }
+
+    fn place(mut self, target: &Target) -> Result<(), Fault> {
+        let fail = |errno| Fault::errno("write", &target.shown, errno);
         let Some(name) = self.name.take() else {
             return Err(fail(Errno::ENOENT));
         };
@@ -294,7 +311,7 @@ impl Draft {
             self.name = Some(name);
             return Err(fail(errno));
         }
-        Ok(notes)
+        Ok(())
     }
 }
 
@@ -308,7 +325,8 @@ impl Drop for Draft {
 }
 
 /// A target in a directory that is already open, for our own files. Never a symbolic link: that is replaced.
-pub(super) fn target_in(directory: OwnedFd, name: &str, shown: &str) -> Target {
+pub(super) fn target_in(directory: OwnedFd, name: impl AsRef<OsStr>, shown: &str) -> Target {
+    let name = name.as_ref();
     let existing = look(directory.as_fd(), Path::new(name)).ok();
     Target { parent: directory, name: name.into(), existing, shown: shown.into() }
 }

@@ -162,24 +162,39 @@ fn family_name(family: u64) -> String {
     known.map_or_else(|| format!("address family {family}"), |(_, name)| (*name).to_owned())
 }
 
-/// What the git guard did or saw, from its own note.
+/// What a guard of the workspace did or saw, from its own note.
 fn effect(note: &str) -> Violation {
-    let advice = "(rule protect); leave it to the user, because git would act on it outside the sandbox";
     if let Some(created) = note.strip_prefix("created_executable_config: ") {
         let (what, path) = match created.rsplit_once(" in ") {
             Some((key, file)) => (format!("set {key}"), file),
             None => ("create".to_owned(), created),
         };
-        return observed(&what, path, format!("allowed and recorded {advice}"));
+        return observed(&what, path, format!("allowed and recorded {}", advice(path)));
     }
     let (did, reason) = note.split_once(": ").unwrap_or((note, ""));
-    let (what, path) = match did.strip_prefix("put back ").unwrap_or(did).rsplit_once(" in ") {
+    let verbs = [
+        ("put back ", "put back after the call"),
+        ("removed ", "removed after the call"),
+        ("could not put back ", "not put back"),
+    ];
+    let told = verbs.iter().find_map(|(verb, done)| Some((did.strip_prefix(verb)?, *done)));
+    let (object, done) = told.unwrap_or(("", "not put back"));
+    let (what, path) = match object.rsplit_once(" in ") {
         Some((key, file)) => (format!("set {key}"), file),
-        None => ("change".to_owned(), ".git"),
+        // Behind a name may stand, in brackets, what it was.
+        None => ("change".to_owned(), object.split(" (").next().unwrap_or(object)),
     };
-    let done = if did.starts_with("put back") { "put back after the call" } else { "not put back" };
     let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    observed(&what, path, format!("{done}{reason} {advice}"))
+    observed(&what, path, format!("{done}{reason} {}", advice(path)))
+}
+
+/// The rule, and what to do instead.
+fn advice(path: &str) -> &'static str {
+    if path.split('/').any(|part| part == ".git") || path.is_empty() {
+        "(rule protect); leave it to the user, because git would act on it outside the sandbox"
+    } else {
+        "(rule protect); leave it to the user, because programs would act on it outside the sandbox"
+    }
 }
 
 #[cfg(test)]
@@ -255,6 +270,9 @@ mod tests {
             "put back core.fsmonitor in .git/config: git would run it on the host".to_owned(),
             "created_executable_config: .git/hooks/pre-commit".to_owned(),
             "could not put back .git: it was a directory".to_owned(),
+            "put back .git (gitdir: ../main/.git/worktrees/x): it was a file".to_owned(),
+            "removed sub/.git/hooks/pre-push: git would run it on the host".to_owned(),
+            "put back .vscode/tasks.json: programs outside the sandbox do what it says".to_owned(),
         ];
         let said = told(&conclusion(Outcome::Completed), &seen);
         let shown: Vec<_> = said.iter().map(|v| (v.what.as_str(), v.path.as_str(), v.certainty)).collect();
@@ -264,8 +282,13 @@ mod tests {
                 ("set core.fsmonitor", ".git/config", Certainty::Observed),
                 ("create", ".git/hooks/pre-commit", Certainty::Observed),
                 ("change", ".git", Certainty::Observed),
+                ("change", ".git", Certainty::Observed),
+                ("change", "sub/.git/hooks/pre-push", Certainty::Observed),
+                ("change", ".vscode/tasks.json", Certainty::Observed),
             ]
         );
+        assert!(said[4].why.starts_with("removed after the call: "), "{said:?}");
+        assert!(said[5].why.starts_with("put back after the call: programs"), "{said:?}");
         assert!(said[2].why.contains("not put back"), "{said:?}");
         let many = vec![String::from("put back a in b: c"); 100];
         assert_eq!(told(&conclusion(Outcome::Completed), &many).len(), MAX_VIOLATIONS);

@@ -323,6 +323,9 @@ fn files_arguments(ground: &Ground) -> Result<Vec<CString>, WallFault> {
         }
         Plan::Off => arguments.push(b"--unconfined".to_vec()),
     }
+    if ground.plan == Plan::Bare {
+        arguments.push(b"--put-back".to_vec());
+    }
     for name in &ground.profile.protect {
         arguments.extend([b"--protect".to_vec(), name.clone().into_bytes()]);
     }

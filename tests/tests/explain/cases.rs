@@ -333,6 +333,13 @@ pub const CASES: &[Case] = &[
     refused(&[Full, Kernel], "chroot . /bin/true", "any", "", "mounts*"),
     refused(&[Full, Kernel], "dmesg", "any", "", "kernel*"),
     refused(&[Full, Kernel], "chmod u+s f", "any", "*", "files.set-id*"),
+    refused(
+        &[Full, Kernel],
+        "python3 -c 'import fcntl; fcntl.fcntl(open(\"f\"), 1024, 1)'",
+        "any",
+        "*",
+        "files.lease",
+    ),
     refused(&[Full, Kernel], "chown 1234:1234 f", "change", "{W}/f", "identity"),
     // Limits.
     refused(&[Full, Kernel], "fallocate -l 10G b", "write", "", "limits.fileSizeMb"),

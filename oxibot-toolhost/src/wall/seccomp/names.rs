@@ -21,6 +21,7 @@ const CONSTANTS: &[(&str, u32)] = &[
     ("CLONE_NEWUSER", libc::CLONE_NEWUSER.cast_unsigned()),
     ("CLONE_NEWUTS", libc::CLONE_NEWUTS.cast_unsigned()),
     ("FIOSETOWN", 0x8901),
+    ("F_SETLEASE", 1024),
     ("F_SETOWN", libc::F_SETOWN.cast_unsigned()),
     ("F_SETOWN_EX", 15),
     ("IOPRIO_WHO_PROCESS", 1),
