@@ -16,7 +16,7 @@ use oxibot_proto::message::{
 };
 use oxibot_proto::{MAGIC, PROTOCOL_VERSION};
 
-use crate::fixture::binary;
+use crate::fixture::{ACCEPT_REDUCED, binary};
 
 /// How long a test waits for anything before it calls it a hang.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +46,10 @@ impl Peer {
     pub fn start(home: &Path, workspace: &Path, more: &[&str]) -> Self {
         let mut command = Command::new(binary("oxibot-toolhost"));
         command.arg0("oxibot-toolhost").env_clear();
+        if more.contains(&"--without-namespaces") {
+            // On an old kernel the level is `reduced` then.
+            command.env(ACCEPT_REDUCED.0, ACCEPT_REDUCED.1);
+        }
         Self::start_as(command, home, workspace, more)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use oxibot_proto::message::{CallNumber, CallRequest, CallResult, Outcome, ToMain, ToToolhost};
 use oxibot_tests::corpus::{PRELUDE, remains};
-use oxibot_tests::fixture::{Fixture, skip};
+use oxibot_tests::fixture::{ACCEPT_REDUCED, Fixture, skip};
 use oxibot_tests::peer::{Peer, origin};
 use serde_json::json;
 
@@ -226,6 +226,7 @@ fn two_runs(fixture: &Fixture, sabotage: bool) -> (Output, Output) {
         let mut command = Command::new(oxibot_tests::fixture::binary("sabotage"));
         command.args(["user-namespace", "--"]).arg(plain.get_program()).args(plain.get_args());
         command.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env(ACCEPT_REDUCED.0, ACCEPT_REDUCED.1);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     };

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use oxibot_proto::codec::{self, Decoder};
 use oxibot_proto::message::{
-    CallNumber, CallRequest, CallResult, MainHello, Origin, Outcome, ToMain, ToToolhost, ToolhostHello,
+    CallNumber, CallRequest, CallResult, CloseReason, MainHello, Origin, Outcome, ToMain, ToToolhost,
+    ToolhostHello,
 };
 use tempfile::TempDir;
 
@@ -116,13 +117,21 @@ impl Start {
         (host, hello)
     }
 
-    /// Starts it, expecting that it refuses. Answers status and standard error.
+    /// Starts it, expecting that it refuses. Answers status and what it told main.
     pub(crate) fn refused(self) -> (ExitStatus, String) {
-        let (mut child, stream, _directory) = self.spawn();
+        let (mut child, mut stream, _directory) = self.spawn();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let mut words = Decoder::<ToMain>::new();
+        words.push(&bytes);
+        let said = match words.next_message().unwrap() {
+            Some(ToMain::Bye(CloseReason::CannotStart { reason, .. })) => reason,
+            other => panic!("no reason: {other:?}"),
+        };
         let mut text = String::new();
         child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        drop(stream);
-        (child.wait().unwrap(), text)
+        assert!(!text.contains(&said), "said twice: {text}");
+        (child.wait().unwrap(), said)
     }
 }
 

@@ -112,7 +112,7 @@ fn number(call: &str) -> Option<u32> {
         };
     }
     let everywhere = of_libc! {
-        acct: SYS_acct add_key: SYS_add_key adjtimex: SYS_adjtimex bpf: SYS_bpf chroot: SYS_chroot
+        truncate: SYS_truncate acct: SYS_acct add_key: SYS_add_key adjtimex: SYS_adjtimex bpf: SYS_bpf chroot: SYS_chroot
         clock_adjtime: SYS_clock_adjtime clock_settime: SYS_clock_settime clone: SYS_clone clone3: SYS_clone3
         delete_module: SYS_delete_module fanotify_init: SYS_fanotify_init fanotify_mark: SYS_fanotify_mark
         fchmod: SYS_fchmod fchmodat: SYS_fchmodat fcntl: SYS_fcntl finit_module: SYS_finit_module
@@ -135,7 +135,6 @@ fn number(call: &str) -> Option<u32> {
         rt_sigqueueinfo: SYS_rt_sigqueueinfo rt_tgsigqueueinfo: SYS_rt_tgsigqueueinfo
         sched_setaffinity: SYS_sched_setaffinity sched_setattr: SYS_sched_setattr
         sched_setparam: SYS_sched_setparam sched_setscheduler: SYS_sched_setscheduler seccomp: SYS_seccomp
-        truncate: SYS_truncate
         semctl: SYS_semctl semget: SYS_semget semop: SYS_semop semtimedop: SYS_semtimedop
         set_mempolicy: SYS_set_mempolicy set_mempolicy_home_node: SYS_set_mempolicy_home_node
         setdomainname: SYS_setdomainname sethostname: SYS_sethostname setns: SYS_setns
