@@ -106,7 +106,11 @@ pub(super) fn describe(
         list.push(Protection { name: name.into(), state, detail: detail.into() });
     };
     use ProtectionState::{Active, Degraded, Unavailable};
-    let remedy = lowered.map(|fault| switches.remedy(fault)).unwrap_or_default();
+    let remedy = match (plan, lowered) {
+        (_, Some(fault)) => switches.remedy(fault),
+        (Plan::Bare, None) => "start it without --without-namespaces".to_owned(),
+        (Plan::Full | Plan::Off, None) => String::new(),
+    };
     let why = match (plan, lowered) {
         (Plan::Full, _) => String::new(),
         (Plan::Bare, None) => "namespaces were not asked for".into(),

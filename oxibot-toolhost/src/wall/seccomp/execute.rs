@@ -135,7 +135,6 @@ fn number(call: &str) -> Option<u32> {
         rt_sigqueueinfo: SYS_rt_sigqueueinfo rt_tgsigqueueinfo: SYS_rt_tgsigqueueinfo
         sched_setaffinity: SYS_sched_setaffinity sched_setattr: SYS_sched_setattr
         sched_setparam: SYS_sched_setparam sched_setscheduler: SYS_sched_setscheduler seccomp: SYS_seccomp
-        truncate: SYS_truncate
         semctl: SYS_semctl semget: SYS_semget semop: SYS_semop semtimedop: SYS_semtimedop
         set_mempolicy: SYS_set_mempolicy set_mempolicy_home_node: SYS_set_mempolicy_home_node
         setdomainname: SYS_setdomainname sethostname: SYS_sethostname setns: SYS_setns
