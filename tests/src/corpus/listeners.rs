@@ -6,10 +6,10 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The servers of one attack.
 pub struct Listeners {
@@ -21,6 +21,8 @@ pub struct Listeners {
     pub udp: u16,
     log: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
+    /// How often all servers were looked at.
+    rounds: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -78,26 +80,33 @@ impl Listeners {
         let udp = sockets.udp.local_addr().expect("address").port();
         let log = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
+        let rounds = Arc::new(AtomicU64::new(0));
         let thread = {
-            let (log, stop) = (Arc::clone(&log), Arc::clone(&stop));
-            std::thread::spawn(move || sockets.serve(&log, &stop))
+            let (log, stop, rounds) = (Arc::clone(&log), Arc::clone(&stop), Arc::clone(&rounds));
+            std::thread::spawn(move || sockets.serve(&log, &stop, &rounds))
         };
-        Self { tcp, tcp6, udp, log, stop, thread: Some(thread) }
+        Self { tcp, tcp6, udp, log, stop, rounds, thread: Some(thread) }
     }
 
-    /// Who was reached so far. Waits for what is on its way.
+    /// Who was reached so far, after every server was looked at once more: what was sent has arrived by then.
     ///
     /// # Panics
-    /// When the server thread did.
+    /// When the server thread did, or looks no more.
     #[must_use]
     pub fn reached(&self) -> Vec<String> {
-        std::thread::sleep(Duration::from_millis(15));
+        let begun = self.rounds.load(Ordering::Acquire);
+        let start = Instant::now();
+        // The round that is under way may have passed a server already; the next one has not.
+        while self.rounds.load(Ordering::Acquire) < begun + 2 {
+            assert!(start.elapsed() < Duration::from_secs(60), "the servers look no more");
+            std::thread::sleep(Duration::from_millis(2));
+        }
         self.log.lock().expect("log").clone()
     }
 }
 
 impl Sockets {
-    fn serve(&self, log: &Mutex<Vec<String>>, stop: &AtomicBool) {
+    fn serve(&self, log: &Mutex<Vec<String>>, stop: &AtomicBool, rounds: &AtomicU64) {
         for (_, socket) in &self.streams {
             socket.set_nonblocking(true).expect("nonblocking");
         }
@@ -135,6 +144,7 @@ impl Sockets {
             if let Ok(n) = self.udp.recv(&mut bytes) {
                 note("udp", bytes.get(..n).unwrap_or_default());
             }
+            rounds.fetch_add(1, Ordering::Release);
             std::thread::sleep(Duration::from_millis(4));
         }
     }

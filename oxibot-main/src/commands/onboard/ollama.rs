@@ -27,7 +27,9 @@ pub fn find(address: SocketAddr) -> Option<Vec<String>> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT).ok()?;
     stream.set_read_timeout(Some(ANSWER)).ok()?;
     stream.set_write_timeout(Some(ANSWER)).ok()?;
-    write!(stream, "GET /api/tags HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n\r\n").ok()?;
+    // In one piece: a server that answers the first one and closes would reset the connection.
+    let request = format!("GET /api/tags HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer).ok()?;
     models(&answer)
