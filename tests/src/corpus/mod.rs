@@ -1,7 +1,7 @@
 //! The attack corpus: what a hostile program would try, and what would show from outside that it worked.
 //!
 //! One table of [`Attack`]s for each class lives in `tests/tests/attacks_*.rs`; [`crate::corpus!`] turns a table into
-//! tests, one for each [`Mode`]:
+//! tests, one for each [`run::Mode`]:
 //!
 //! | mode | where the program runs | what must be true |
 //! |---|---|---|

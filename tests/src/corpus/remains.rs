@@ -68,7 +68,7 @@ pub fn processes(spared: u32, toolhost: bool) -> Vec<Process> {
         .collect()
 }
 
-/// As [`processes`], after giving them `patience` to end.
+/// As [`processes()`], after giving them `patience` to end.
 #[must_use]
 pub fn lasting(spared: u32, toolhost: bool, patience: Duration) -> Vec<Process> {
     let start = Instant::now();
