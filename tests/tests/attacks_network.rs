@@ -69,7 +69,7 @@ const ATTACKS: &[Attack] = &[
     .root(),
     attack("packet", "packets cannot be sniffed or forged", Python("for family, kind, protocol in ((17, 3, 0x300), (17, 2, 0x300), (2, 10, 0x300), (2, 3, 1), (2, 3, 255), (10, 3, 58), (2, 3, 6)):\n    s = tried(socket.socket, family, kind, protocol)\n    if s: through(family, kind, protocol)"), Word).root(),
     attack("ping-socket", "not even an echo request leaves", Python("s = tried(socket.socket, 2, 2, 1)\nif s:\n    s.settimeout(0.5)\n    tried(s.sendto, bytes([8, 0, 0xf7, 0xfd, 0, 1, 0, 1]), ('127.0.0.1', 0))\nr = tried(socket.socket, 2, 3, 1)\nif r: through('raw')\nif tried(socket.create_connection, ('127.0.0.1', @TCP@), 1): through('host')"), Word),
-    attack("hash-sockets", "the kernel's cryptography interface is closed", Python("if tried(socket.socket, 38, 5): through('algorithm')\nif call(41, 38, 5, 0)[0] >= 0: through()\nif call(41, 38, 5, 0)[1] in (97,): print('MISSING: no AF_ALG in this kernel')"), Word),
+    attack("hash-sockets", "the kernel's cryptography interface is closed", Python("if tried(socket.socket, 38, 5): through('algorithm')\nif call(41, 38, 5, 0)[0] >= 0: through()\nif call(41, 38, 5, 0)[1] in (97,): print('MISSING: no AF_ALG in this kernel')"), Word).no_control("many kernels have no AF_ALG; the rules of the filter are executed by tests of their own"),
     attack(
         "netlink-protocols",
         "netlink gives nothing but the list of interfaces",

@@ -26,6 +26,8 @@ const REMOVE_SELDOM_MS: u16 = 500;
 const SOON: u32 = 100;
 /// Looks after the end of a call, whatever is left of it.
 const AFTERMATH: u32 = 4;
+/// The same where orphans have to be looked for: on a busy machine a dying parent hands its children over late.
+const AFTERMATH_OF_ORPHANS: u32 = 60;
 /// Longest a sweep may take. A process stuck in the kernel is left to the next one.
 const SWEEP_TIME: Duration = Duration::from_secs(3);
 /// An init: somebody has to tidy up after it.
@@ -134,6 +136,13 @@ impl Children {
     /// Removes cgroups of ended calls as far as they are empty.
     pub(super) fn remove(&mut self) {
         self.tries = self.tries.saturating_add(1);
+        match self.plan {
+            Plan::Full => {}
+            // Who was being born or handed over while the others were ended is found now. Not told: its call is answered.
+            Plan::Bare | Plan::Off => {
+                self.end_orphans();
+            }
+        }
         let Some(zone) = &self.zone else { return };
         self.leaving.retain(|leaf| !zone.remove(leaf));
     }
@@ -142,7 +151,13 @@ impl Children {
     pub(super) fn again(&self) -> Option<u16> {
         match self.leaving.is_empty() {
             // Who was killed can be reaped a moment after its cgroup was empty.
-            true => (self.tries < AFTERMATH).then_some(REMOVE_EVERY_MS),
+            true => {
+                let most = match (self.plan, self.counted) {
+                    (Plan::Full, _) | (Plan::Bare | Plan::Off, true) => AFTERMATH,
+                    (Plan::Bare | Plan::Off, false) => AFTERMATH_OF_ORPHANS,
+                };
+                (self.tries < most).then_some(REMOVE_EVERY_MS)
+            }
             false if self.tries < SOON => Some(REMOVE_EVERY_MS),
             false => Some(REMOVE_SELDOM_MS),
         }

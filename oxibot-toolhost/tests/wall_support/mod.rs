@@ -218,6 +218,9 @@ pub fn again_as_a_user() {
     let home = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(home.path(), Some(user), Some(user)).unwrap();
     let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        // One after the other, as the runner gives each a process of its own: they fork, fill the machine with processes of
+        // this one user, and look at what is left of them.
+        .arg("--test-threads=1")
         .uid(user)
         .gid(user)
         .env("TMPDIR", home.path())
