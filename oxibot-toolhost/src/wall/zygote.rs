@@ -33,8 +33,6 @@ use crate::wire::{FromInit, FromZygote, Job, Obtained, Sockets, ToZygote, WallFa
 
 /// Longest the probe call may take, in milliseconds.
 const PROBE_TIMEOUT_MS: u16 = 8_000;
-/// Probes before refused calls are taken to be untold.
-const PROBES: usize = 3;
 /// Half way to "kill this first".
 const OOM_SCORE: &str = "500";
 /// What each init of level `full` gets of its own.
@@ -75,7 +73,7 @@ fn live() -> Result<(), WallFault> {
         }
     };
     let channel = Channel::<ToZygote>::new(socket);
-    match zygote.prove(&channel) {
+    match zygote.probe(&channel) {
         Ok(()) => {
             let obtained = zygote.obtained(&order);
             channel.send(&FromZygote::Ready(obtained), &[])?;
@@ -149,18 +147,6 @@ impl Zygote {
             order.lowered.as_ref(),
             &Switches::read(self.root),
         )
-    }
-
-    /// Probes, and again where nothing was told: on a busy machine that does not yet mean that nobody listens.
-    fn prove(&mut self, control: &Channel<ToZygote>) -> Result<(), WallFault> {
-        for _ in 0..PROBES {
-            self.probe(control)?;
-            match (self.ground.plan, &self.telling) {
-                (Plan::Off, _) | (_, Telling::Init) => break,
-                (Plan::Full | Plan::Bare, Telling::Nobody) => {}
-            }
-        }
-        Ok(())
     }
 
     /// Runs a call whose payload is our own binary doing nothing: its verification is the proof of the level.
