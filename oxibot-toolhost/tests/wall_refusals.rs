@@ -239,6 +239,29 @@ fn explanations_are_active_where_a_refused_call_was_told() {
     }
 }
 
+/// Init answers the trials of the payload's own verification and must not take the program's first call for one of them.
+#[test]
+fn first_refused_call_of_a_program_is_told_on_a_busy_machine() {
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let busy: Vec<_> = (0..8)
+        .map(|_| {
+            let stop = std::sync::Arc::clone(&stop);
+            std::thread::spawn(move || while !stop.load(std::sync::atomic::Ordering::Relaxed) {})
+        })
+        .collect();
+    let attacks = all();
+    let keyctl = attacks.iter().find(|attack| attack.id == "keyctl").unwrap();
+    let mut job = program(&[]);
+    job.argv = keyctl.argv(&Targets::default());
+    let untold = [Wanted::Strongest, Wanted::WithoutNamespaces].map(|wanted| {
+        let mut wall = Wall::with(|profile| profile.wanted = wanted);
+        (0..60).filter(|_| wall.run(&job).refusals.is_empty()).count()
+    });
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(untold, [0, 0], "of 60 each");
+}
+
 #[test]
 fn only_the_low_half_of_a_number_is_told() {
     let mut wall = Wall::new();

@@ -266,7 +266,7 @@ fn hear(ground: &Ground, told: OwnedFd, above: &Above) -> Result<Heard, WallFaul
             Received::Closed => return Ok(Heard::Nothing),
             Received::Nothing => {
                 if let Some(refusals) = &mut refusals {
-                    refusals.answer(&ground.filter)?;
+                    refusals.answer_trial(&ground.filter)?;
                 }
             }
         }

@@ -47,8 +47,18 @@ impl Refusals {
 
     /// Answers what waits, without waiting itself. Returns what has not been told yet.
     pub(super) fn answer(&mut self, filter: &PayloadFilter) -> Result<Vec<Refusal>, WallFault> {
+        self.answer_at_most(AT_ONCE, filter)
+    }
+
+    /// Answers one trial of a payload that has said nothing since it waits for the answer. A second one could be its
+    /// program's first: once answered, nothing stops it from becoming that.
+    pub(super) fn answer_trial(&mut self, filter: &PayloadFilter) -> Result<(), WallFault> {
+        self.answer_at_most(1, filter).map(drop)
+    }
+
+    fn answer_at_most(&mut self, most: usize, filter: &PayloadFilter) -> Result<Vec<Refusal>, WallFault> {
         let mut news = Vec::new();
-        for _ in 0..AT_ONCE {
+        for _ in 0..most {
             let Some(listener) = &self.listener else { break };
             match waiting(listener.as_fd())? {
                 Waiting::Nothing => break,
