@@ -635,7 +635,7 @@ fn covers_and_grants_hide_and_show_each_other_outermost_first() {
     fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let top = outer.path().canonicalize().unwrap();
     let bytes = |name: &str| -> Vec<u8> { top.join(name).to_str().unwrap().into() };
-    for name in ["home/work/.state", "home/skills", "home/audit", "beside"] {
+    for name in ["home/desk/.state", "home/skills", "home/audit", "beside"] {
         fs::create_dir_all(top.join(name)).unwrap();
         fs::write(top.join(name).join("file"), name).unwrap();
     }
@@ -643,20 +643,20 @@ fn covers_and_grants_hide_and_show_each_other_outermost_first() {
         for write in [true, false] {
             let inner = tempfile::tempdir().unwrap();
             let mut wall = Wall::at(inner, |profile| {
-                profile.workspace = bytes("home/work");
+                profile.workspace = bytes("home/desk");
                 profile.restrict_to_workspace = restrict;
-                profile.covered = vec![bytes("home/work/.state"), bytes("home")];
+                profile.covered = vec![bytes("home/desk/.state"), bytes("home")];
                 let around = vec![bytes("")];
                 (profile.read, profile.write) = if write { (vec![], around) } else { (around, vec![]) };
                 profile.read.push(bytes("home/skills"));
             });
             full(&wall);
             let ran = wall.bash(&format!(
-                "cd {}; find . -type f | sort | tr '\\n' ' '; touch home/x home/skills/x home/work/.state/x 2>/dev/null; touch home/work/made",
+                "cd {}; find . -type f | sort | tr '\\n' ' '; touch home/x home/skills/x home/desk/.state/x 2>/dev/null; touch home/desk/made",
                 top.display()
             ));
             assert_eq!(ran.ok(), "./beside/file ./home/skills/file", "{restrict} {write}: {ran:?}");
-            assert!(fs::remove_file(top.join("home/work/made")).is_ok());
+            assert!(fs::remove_file(top.join("home/desk/made")).is_ok());
         }
     }
 }
