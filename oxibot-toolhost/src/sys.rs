@@ -121,6 +121,41 @@ pub fn close_on_exec_from(first: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Unmaps the pages of our own program that hold code and constants. The kernel keeps them in its cache and maps those
+/// that are used again, some tens of microseconds for all that a call needs; what only a start needed is not mapped any
+/// more. For processes that are about to wait.
+pub fn unmap_own_code() {
+    // SAFETY: the callback matches the declared type, keeps no pointer, and the data argument is unused.
+    unsafe { libc::dl_iterate_phdr(Some(unmap_segments), std::ptr::null_mut()) };
+}
+
+/// Called for each loaded object, our own program first; ends the iteration after that.
+extern "C" fn unmap_segments(
+    object: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    /// Segments are mapped in whole pages; larger pages make the range smaller, never wrong.
+    const PAGE: u64 = 4096;
+    // SAFETY: the loader passes a valid description that lives as long as this call.
+    let object = unsafe { &*object };
+    // SAFETY: it describes this many program headers, mapped for as long as the program runs.
+    let headers = unsafe { std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) };
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
+        // What was ever written to, relocated pointers included, lies in writable segments.
+        if header.p_flags & libc::PF_W != 0 {
+            continue;
+        }
+        let begin = (object.dlpi_addr + header.p_vaddr).next_multiple_of(PAGE);
+        let end = (object.dlpi_addr + header.p_vaddr + header.p_memsz) / PAGE * PAGE;
+        let Ok(length) = usize::try_from(end.saturating_sub(begin)) else { continue };
+        // SAFETY: a private mapping of a file that nothing ever wrote to: its pages are read from the file again. Should
+        // the kernel refuse, nothing was lost.
+        unsafe { libc::madvise(begin as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+    }
+    1
+}
+
 /// A close-on-exec copy of a descriptor with a number of at least 10, out of the way of fixed numbers.
 ///
 /// # Errors

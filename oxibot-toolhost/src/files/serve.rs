@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,6 +24,7 @@ use super::spill::Spills;
 use super::transfer::Transfers;
 use super::workspace::Workspace;
 use super::write::write;
+use crate::idle::Idle;
 use crate::wire::{FilesAnswer, FilesRequest, FilesResult, FilesWork};
 
 /// Bytes taken from the socket at once.
@@ -61,12 +63,19 @@ fn answer_all(worker: &mut Worker, mut socket: File) -> Result<(), ServeError> {
     let mut requests = Decoder::<FilesRequest>::new();
     let mut block = vec![0; BLOCK];
     let mut frame = Vec::new();
+    let mut idle = Idle::new();
     loop {
         while let Some(request) = requests.next_message()? {
             let answer = worker.answer(request);
             frame.clear();
             codec::encode(&answer, &mut frame)?;
             write_all(&mut socket, &frame)?;
+        }
+        let began = Instant::now();
+        let readable = ready(&socket, PollFlags::POLLIN, idle.due())?;
+        idle.waited(began.elapsed());
+        if !readable {
+            continue;
         }
         match socket.read(&mut block) {
             Ok(0) => return Ok(()),
@@ -95,8 +104,15 @@ fn wait(socket: &File, events: PollFlags, error: std::io::Error) -> std::io::Res
     if error.kind() != ErrorKind::WouldBlock {
         return Err(error);
     }
-    match poll(&mut [PollFd::new(socket.as_fd(), events)], PollTimeout::NONE) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
+    ready(socket, events, None).map(drop)
+}
+
+/// Waits at most so many milliseconds. A signal ends the wait, too.
+fn ready(socket: &File, events: PollFlags, milliseconds: Option<u16>) -> std::io::Result<bool> {
+    let timeout = milliseconds.map_or(PollTimeout::NONE, PollTimeout::from);
+    match poll(&mut [PollFd::new(socket.as_fd(), events)], timeout) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::EINTR) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -26,6 +26,7 @@ use super::log;
 use super::place::{Place, Role};
 use super::sockets::Listing;
 use super::transfer::Transfer;
+use crate::idle::Idle;
 use crate::wall::Nursery;
 
 /// Connections at once, main's included.
@@ -76,6 +77,7 @@ pub(crate) struct Broker {
     link_ends: BTreeMap<u64, Instant>,
     next_key: u64,
     ending: bool,
+    idle: Idle,
     /// Last, so that it is dropped last: it waits for its zygotes, and they for the ends of their sockets above.
     pub(crate) nursery: Nursery,
 }
@@ -141,6 +143,7 @@ impl Broker {
             link_ends: BTreeMap::new(),
             next_key: MAIN,
             ending: false,
+            idle: Idle::new(),
             nursery,
         };
         broker.open_link(main, Rights::All);
@@ -179,15 +182,13 @@ impl Broker {
     }
 
     fn wait(&mut self) -> Result<Vec<(Owner, PollFlags)>, Errno> {
-        let timeout = match self.next_due() {
-            None => PollTimeout::NONE,
-            Some(due) => {
-                let left = due.saturating_duration_since(Instant::now());
-                // Rounded up: waking a moment early would only spin.
-                let millis = left.as_millis().saturating_add(1).min(60_000);
-                PollTimeout::from(u16::try_from(millis).unwrap_or(60_000))
-            }
-        };
+        let began = Instant::now();
+        let due = self.next_due().map(|due| {
+            let left = due.saturating_duration_since(began);
+            // Rounded up: waking a moment early would only spin.
+            u16::try_from(left.as_millis().saturating_add(1)).unwrap_or(60_000).min(60_000)
+        });
+        let timeout = due.into_iter().chain(self.idle.due()).min().map_or(PollTimeout::NONE, PollTimeout::from);
         let (mut watched, owners) = self.watch();
         match poll(&mut watched, timeout) {
             Ok(_) => {}
@@ -195,7 +196,9 @@ impl Broker {
             Err(errno) => return Err(errno),
         }
         let flags = watched.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        Ok(owners.into_iter().zip(flags).filter(|(_, flags)| !flags.is_empty()).collect())
+        let ready = owners.into_iter().zip(flags).filter(|(_, flags)| !flags.is_empty()).collect();
+        self.idle.waited(began.elapsed());
+        Ok(ready)
     }
 
     fn watch(&self) -> (Vec<PollFd<'_>>, Vec<Owner>) {

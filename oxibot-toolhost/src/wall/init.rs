@@ -4,7 +4,7 @@
 //! own namespace. When it ends, the kernel ends everything in its PID namespace.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,15 +23,17 @@ use super::cgroup::{Counted, Leaf};
 use super::channel::{Channel, Received, pair};
 use super::fault::{Step, fault};
 use super::identity::Namespaces;
-use super::orders::{FromPayload, Plan};
+use super::orders::{Become, FromPayload, Plan};
 use super::payload::{self, Parts};
 use super::refusals::Refusals;
 use super::running::{self, Payload};
 use super::seccomp::{Above, PayloadFilter};
 use super::sockets::{self, Hidden};
-use super::{family, grants, private, privileges, ruleset};
+use super::grants::Use;
+use super::{family, grants, limits, private, privileges, ruleset};
+use crate::idle;
 use crate::sys::{self, Cloned};
-use crate::wire::{Ending, FromInit, Job, Profile, WallFault};
+use crate::wire::{Ending, FromInit, Job, Profile, Sockets, WallFault};
 
 /// What a call is offered to the OOM killer with: before its init, which has to say what happened, and that keeps the
 /// score of its zygote.
@@ -61,29 +63,39 @@ pub(super) struct Ground {
     pub(super) oom_score: &'static str,
 }
 
-/// Role of a fresh child of the zygote. Writes one byte to `ready` when it can take a job, or a fault's text.
-pub(super) fn run(
-    ground: &Ground,
-    socket: OwnedFd,
-    ready: std::io::PipeWriter,
-    private: Option<PathBuf>,
-    leaf: Option<Leaf>,
-) -> ! {
-    let status = match serve(ground, socket, ready, private, leaf) {
+/// What one init is given.
+pub(super) struct Tools {
+    /// To the supervisor.
+    pub(super) socket: OwnedFd,
+    /// One byte comes here once this process is in its cgroup: what it starts will be there too.
+    pub(super) placed: std::io::PipeReader,
+    /// One byte goes here when it can take a job, or a fault's text.
+    pub(super) ready: std::io::PipeWriter,
+    pub(super) private: Option<PathBuf>,
+    pub(super) leaf: Option<Leaf>,
+}
+
+/// Role of a fresh child of the zygote.
+pub(super) fn run(ground: &Ground, tools: Tools) -> ! {
+    let status = match serve(ground, tools) {
         Ok(()) => 0,
         Err(_) => 1,
     };
     sys::exit_now(status)
 }
 
-fn serve(
-    ground: &Ground,
-    socket: OwnedFd,
-    mut ready: std::io::PipeWriter,
-    private: Option<PathBuf>,
-    mut leaf: Option<Leaf>,
-) -> Result<(), WallFault> {
-    let Prepared { rules, mut oom_score } = match prepare(ground, private.as_deref()) {
+fn serve(ground: &Ground, tools: Tools) -> Result<(), WallFault> {
+    let Tools { socket, placed, mut ready, private, mut leaf } = tools;
+    let mut channel = Channel::<Job>::new(socket);
+    let prepared = prepare(ground, placed).and_then(|oom_score| {
+        let waiting = make_payload(ground, private.as_deref(), Program::Any, &|| {
+            // The zygote waits for the end of this pipe, the supervisor for that of this socket.
+            sys::close_in_child(ready.as_fd());
+            channel.close_in_child();
+        })?;
+        Ok((oom_score, waiting))
+    });
+    let (mut oom_score, waiting) = match prepared {
         Ok(prepared) => prepared,
         Err(fault) => {
             ready.write_all(fault.to_string().as_bytes()).step("report to the zygote")?;
@@ -92,8 +104,12 @@ fn serve(
     };
     ready.write_all(&[READY]).step("report to the zygote")?;
     drop(ready);
-    let mut channel = Channel::<Job>::new(socket);
-    let mut job = match channel.wait(None)? {
+    let mut received = channel.wait(Some(idle::AFTER_MS))?;
+    if matches!(received, Received::Nothing) {
+        sys::unmap_own_code();
+        received = channel.wait(None)?;
+    }
+    let mut job = match received {
         Received::Message(job) => job,
         // The supervisor changed its mind or died.
         Received::Nothing | Received::Closed => return Ok(()),
@@ -102,7 +118,8 @@ fn serve(
         point_to(&mut job, private);
     }
     let narrowed = leaf.as_mut().map_or(Ok(()), |leaf| leaf.narrow(&job.limits));
-    let told = match narrowed.and_then(|()| start(ground, &mut channel, job, rules)) {
+    let started = narrowed.and_then(|()| start(ground, &mut channel, job, waiting, private.as_deref()));
+    let told = match started {
         Ok(Started::Running(mut payload)) => {
             // Whatever the call does next, this process is not the first to go.
             oom_score.write_all(ground.oom_score.as_bytes()).step("keep an init from the OOM killer")?;
@@ -115,17 +132,11 @@ fn serve(
     channel.send(&told, &[])
 }
 
-/// The byte a ready init writes.
+/// The byte a ready init writes, and the one it is told with that it is in its cgroup.
 pub(super) const READY: u8 = 0;
 
-/// What an init made before its job came.
-struct Prepared {
-    rules: Option<ruleset::Rules>,
-    /// Its own score for the OOM killer, already raised to that of the payload it will start.
-    oom_score: File,
-}
-
-fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Prepared, WallFault> {
+/// Answers with its own score for the OOM killer, already raised to that of the payload it will start.
+fn prepare(ground: &Ground, mut placed: std::io::PipeReader) -> Result<File, WallFault> {
     let oom_score = offer_to_oom_killer()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie an init to its zygote")?;
     nix::sys::prctl::set_name(c"oxibot-init").step("name an init")?;
@@ -134,18 +145,102 @@ fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Prepare
     match ground.plan {
         Plan::Full => {
             private::mount_all(&ground.profile)?;
-            // Guards are mounted when the job comes; the payload needs SETPCAP to empty its bounding set.
+            // Guards are mounted when the job comes; a payload needs SETPCAP to lock its securebits.
             privileges::keep(&[Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP])?;
+            privileges::drop_bounding_first()?;
         }
-        Plan::Bare => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
-        Plan::Off => {
-            nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
-            return Ok(Prepared { rules: None, oom_score });
+        Plan::Bare | Plan::Off => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
+    }
+    let mut word = [!READY];
+    placed.read_exact(&mut word).step("wait for a cgroup")?;
+    Ok(oom_score)
+}
+
+/// What a payload will become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Program {
+    /// Something of the view.
+    Any,
+    /// Our own binary, which no rule but its own allows to execute.
+    Ourselves,
+}
+
+/// A payload that is confined and verified, and waits for its program.
+struct Waiting {
+    pid: Pid,
+    pidfd: OwnedFd,
+    words: Channel<FromPayload>,
+    refusals: Option<Refusals>,
+}
+
+impl Waiting {
+    fn discard(self) -> Result<(), WallFault> {
+        sys::pidfd_send_signal(self.pidfd.as_fd(), Signal::SIGKILL).step("end a payload")?;
+        waitpid(self.pid, None).step("wait for a payload").map(drop)
+    }
+}
+
+/// Forks a payload and hears it prove itself. `close`: for the child, to close what is its parent's alone.
+fn make_payload(
+    ground: &Ground,
+    private: Option<&std::path::Path>,
+    program: Program,
+    close: &dyn Fn(),
+) -> Result<Waiting, WallFault> {
+    let rules = match ground.plan {
+        Plan::Full | Plan::Bare => {
+            let granted = grants::of_call(&ground.profile, ground.plan, private);
+            let rules = ruleset::build(&granted, ground.abi, ground.plan)?;
+            Some(match program {
+                Program::Any => rules,
+                Program::Ourselves => rules.allow(ground.program.as_fd(), Use::Run)?,
+            })
+        }
+        Plan::Off => None,
+    };
+    let above = match ground.plan {
+        Plan::Full => Above::default(),
+        Plan::Bare | Plan::Off => family::above(),
+    };
+    let (told, status) = pair()?;
+    let (pid, pidfd) = match sys::clone_process(0).step("start the payload")? {
+        Cloned::Child => {
+            drop(told);
+            close();
+            payload::run(ground, Parts { rules, status, above })
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop((status, rules));
+    let mut words = Channel::<FromPayload>::new(told);
+    let mut refusals: Option<Refusals> = None;
+    loop {
+        let trials = refusals.as_ref().and_then(Refusals::listener);
+        match words.wait_beside(None, trials.as_slice())? {
+            Received::Message(FromPayload::Filtered) => {
+                refusals = Some(Refusals::new(words.take_descriptor()?, above.clone()));
+            }
+            Received::Message(FromPayload::Verified) => {
+                // What was refused so far were our own trials.
+                refusals.iter_mut().for_each(Refusals::forget);
+                return Ok(Waiting { pid, pidfd, words, refusals });
+            }
+            Received::Message(FromPayload::Fault { fault, exec: _ }) => {
+                // It is about to exit; nothing of it may outlive the answer.
+                let _ = waitpid(pid, None);
+                return Err(fault);
+            }
+            Received::Closed => {
+                let ended = waitpid(pid, None).step("wait for the payload")?;
+                return Err(fault("confine a call", format!("it ended before it was verified: {ended:?}")));
+            }
+            Received::Nothing => {
+                if let Some(refusals) = &mut refusals {
+                    refusals.answer_trial(&ground.filter)?;
+                }
+            }
         }
     }
-    let granted = grants::of_call(&ground.profile, ground.plan, private);
-    let rules = Some(ruleset::build(&granted, ground.abi, ground.plan)?);
-    Ok(Prepared { rules, oom_score })
 }
 
 /// A process that is not dumpable does not own its files in `/proc`; nothing of a call exists yet that could use the
@@ -178,17 +273,19 @@ enum Started {
 fn start(
     ground: &Ground,
     channel: &mut Channel<Job>,
-    job: Job,
-    rules: Option<ruleset::Rules>,
+    mut job: Job,
+    waiting: Waiting,
+    private: Option<&std::path::Path>,
 ) -> Result<Started, WallFault> {
     let stdio = [channel.take_descriptor()?, channel.take_descriptor()?, channel.take_descriptor()?];
     let path = grants::path_of(&ground.profile.workspace);
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let workspace = open(path, flags, Mode::empty()).step_on("open", path.display())?;
+    let sockets = std::mem::replace(&mut job.sockets, Sockets::search());
     match ground.plan {
         Plan::Full => {
             private::guard(workspace.as_fd(), &ground.profile.protect)?;
-            match sockets::hide(&ground.profile, ground.abi, &job.sockets)? {
+            match sockets::hide(&ground.profile, ground.abi, &sockets)? {
                 Hidden::Yes(None) => {}
                 Hidden::Yes(Some(found)) => channel.send(&FromInit::Sockets(found), &[])?,
                 Hidden::No(denial) => return Ok(Started::Refused(FromInit::Unsafe(denial))),
@@ -196,79 +293,39 @@ fn start(
         }
         Plan::Bare | Plan::Off => {}
     }
+    // After every mount.
+    let directory = match payload::directory(workspace.as_fd(), path, &job.directory) {
+        Ok(directory) => directory,
+        Err(told) => return Ok(Started::Refused(told)),
+    };
     let processes = usize::try_from(job.limits.processes).unwrap_or(usize::MAX);
-    let rules = rules.map(|rules| payload::allow_ourselves(rules, &job, &ground.program)).transpose()?;
-    let above = match ground.plan {
-        Plan::Full => Above::default(),
-        Plan::Bare | Plan::Off => family::above(),
+    let waiting = if payload::is_ourselves(&job) {
+        waiting.discard()?;
+        make_payload(ground, private, Program::Ourselves, &|| channel.close_in_child())?
+    } else {
+        waiting
     };
-    let (told, status) = pair()?;
-    let (payload, pidfd) = match sys::clone_process(0).step("start the payload")? {
-        Cloned::Child => {
-            drop(told);
-            payload::run(ground, Parts { job, rules, workspace, stdio, status, above })
-        }
-        Cloned::Parent { pid, pidfd } => (pid, pidfd),
-    };
-    drop((status, stdio, workspace, rules));
+    let Waiting { pid, pidfd, mut words, refusals } = waiting;
+    let order = Become { job, others: limits::others(ground.plan, &ground.counted) };
+    let [stdin, stdout, stderr] = &stdio;
+    let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), directory.as_fd()];
+    words.send(&order, &descriptors)?;
+    drop((stdio, workspace, directory));
     match ground.plan {
         // Nothing is left to mount: what follows reads only the ends of processes.
         Plan::Full => privileges::drop_all()?,
         Plan::Bare | Plan::Off => {}
     }
-    match hear(ground, told, &above)? {
-        Heard::Verified(refusals) => {
-            Ok(Started::Running(Payload { pid: payload, pidfd, processes, refusals }))
-        }
-        Heard::Refused(told) => {
+    // Its program's first refusals are told after the supervisor knows that it runs.
+    match words.wait(None)? {
+        Received::Closed => Ok(Started::Running(Payload { pid, pidfd, processes, refusals })),
+        Received::Message(FromPayload::Fault { fault, exec }) => {
             // It is about to exit; nothing of it may outlive the answer.
-            let _ = waitpid(payload, None);
-            Ok(Started::Refused(told))
+            let _ = waitpid(pid, None);
+            Ok(Started::Refused(FromInit::NotStarted { fault, exec }))
         }
-        Heard::Nothing => {
-            let ended = waitpid(payload, None).step("wait for the payload")?;
-            Err(fault("confine a call", format!("it ended before it was verified: {ended:?}")))
-        }
-    }
-}
-
-/// What a payload said before its socket ended.
-enum Heard {
-    Verified(Option<Refusals>),
-    Refused(FromInit),
-    Nothing,
-}
-
-/// Listens to a payload until it has become its program, and answers what its verification has the filter refuse.
-fn hear(ground: &Ground, told: OwnedFd, above: &Above) -> Result<Heard, WallFault> {
-    let mut words = Channel::<FromPayload>::new(told);
-    let mut refusals: Option<Refusals> = None;
-    let mut verified = false;
-    loop {
-        // Once it is verified the next refusals are its program's, and are told after the supervisor knows that it runs.
-        let trials = refusals.as_ref().filter(|_| !verified).and_then(Refusals::listener);
-        match words.wait_beside(None, trials.as_slice())? {
-            Received::Message(FromPayload::Filtered) => {
-                refusals = Some(Refusals::new(words.take_descriptor()?, above.clone()));
-            }
-            Received::Message(FromPayload::Verified) => {
-                verified = true;
-                // What was refused so far were our own trials.
-                refusals.iter_mut().for_each(Refusals::forget);
-            }
-            Received::Message(FromPayload::Fault { fault, exec }) => {
-                return Ok(Heard::Refused(FromInit::NotStarted { fault, exec }));
-            }
-            Received::Message(FromPayload::BadDirectory(denial)) => {
-                return Ok(Heard::Refused(FromInit::BadDirectory(denial)));
-            }
-            Received::Closed if verified => return Ok(Heard::Verified(refusals)),
-            Received::Closed => return Ok(Heard::Nothing),
-            Received::Nothing => {
-                if let Some(refusals) = &mut refusals {
-                    refusals.answer_trial(&ground.filter)?;
-                }
-            }
+        Received::Message(FromPayload::Filtered | FromPayload::Verified) | Received::Nothing => {
+            Err(fault("start a program", "the payload said something else"))
         }
     }
 }

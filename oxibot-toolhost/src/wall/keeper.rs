@@ -60,6 +60,7 @@ fn keep() -> Result<(), WallFault> {
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     keep_rights()?;
+    sys::unmap_own_code();
     wait(&socket, &pidfd, nursery);
     // The supervisor must not wait for an answer of a nursery that is gone.
     let _ = nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&socket), Shutdown::Both);

@@ -23,9 +23,20 @@ const MESSAGE_QUEUES: u64 = 819_200;
 /// Seconds between SIGXCPU, which a program may handle, and SIGKILL.
 const CPU_GRACE: u64 = 2;
 
+/// Processes of others that the kernel will count together with a call's. Looks at all of them, so it is for whoever may.
+pub(super) fn others(plan: Plan, counted: &Counted) -> u64 {
+    match plan {
+        // Counted for the user within its user namespace: all calls of one zygote together.
+        Plan::Full => 0,
+        Plan::Bare | Plan::Off if counted.has(Counter::Processes) => 0,
+        // The user's own programs count too; a limit below what runs already would stop every call.
+        Plan::Bare | Plan::Off => family::tasks_of_this_user(),
+    }
+}
+
 /// Applies the limits to this process; they hold for all it starts, and cannot be raised again. `counted`: what the
 /// call's cgroup limits.
-pub(super) fn apply(limits: &Limits, plan: Plan, counted: &Counted) -> Result<(), WallFault> {
+pub(super) fn apply(limits: &Limits, others: u64, counted: &Counted) -> Result<(), WallFault> {
     let cpu = u64::from(limits.cpu_seconds);
     // 1 and not 0: a core_pattern that pipes ignores 0 but gives up on 1, and no file is smaller than one byte.
     lower(Resource::RLIMIT_CORE, 1, 1)?;
@@ -35,12 +46,6 @@ pub(super) fn apply(limits: &Limits, plan: Plan, counted: &Counted) -> Result<()
         lower(Resource::RLIMIT_AS, memory, memory)?;
     }
     if !counted.has(Counter::Processes) {
-        let others = match plan {
-            // Counted for the user within its user namespace: all calls of one zygote together.
-            Plan::Full => 0,
-            // The user's own programs count too; a limit below what runs already would stop every call.
-            Plan::Bare | Plan::Off => family::tasks_of_this_user(),
-        };
         let processes = u64::from(limits.processes).saturating_add(others);
         lower(Resource::RLIMIT_NPROC, processes, processes)?;
     }

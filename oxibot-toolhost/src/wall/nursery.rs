@@ -235,6 +235,8 @@ fn nurse() -> Result<(), WallFault> {
         // A zygote that ends is tidied up after at once.
         let ends = zygotes.iter().map(|zygote| zygote.pidfd.as_fd()).chain([keeper.as_fd()]);
         let ends: Vec<BorrowedFd<'_>> = ends.collect();
+        // It is needed about once for each workspace.
+        sys::unmap_own_code();
         let received = channel.wait_beside(again.or(orphans), &ends)?;
         reap(&session, &mut zygotes, &mut ended);
         ended.retain(|number| !remains.remove_zone(*number));

@@ -1,10 +1,9 @@
 //! What nursery, zygote, init and payload say to each other. Not seen by the supervisor's other modules.
 
 use bincode::{Decode, Encode};
-use oxibot_proto::message::Denial;
 
 use super::cgroup::Place;
-use crate::wire::{Profile, WallFault};
+use crate::wire::{Job, Profile, WallFault};
 
 /// As the program of a [`crate::wire::Job`]: our own binary, by descriptor. Holds a NUL, which no path can.
 pub const OURSELVES: &[u8] = b"\0oxibot-toolhost";
@@ -49,10 +48,17 @@ pub(super) enum FromNursery {
 pub(super) enum FromPayload {
     /// Its filter is in force. Descriptor: the listener for what it refuses, which init answers from now on.
     Filtered,
-    /// Confined and verified; exec comes next. The end of the socket then means that it succeeded.
+    /// Confined and verified; it waits for its program.
     Verified,
     /// A step failed. `exec` as in [`crate::wire::FromInit::NotStarted`].
     Fault { fault: WallFault, exec: bool },
-    /// The directory is outside the workspace.
-    BadDirectory(Denial),
+}
+
+/// Init to the payload that waits: become this program. Descriptors: stdin, stdout, stderr, and the directory to start
+/// in. The end of the socket is the answer that it did.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) struct Become {
+    pub(super) job: Job,
+    /// Processes of others that are counted together with the call's.
+    pub(super) others: u64,
 }

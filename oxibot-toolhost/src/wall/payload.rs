@@ -1,11 +1,12 @@
 //! The security argument of one call, top to bottom: what happens between fork and exec.
 //!
-//! The order matters and each line says why it is where it is. Any step that fails ends the payload before a byte of
-//! tool code ran, and init reports which. There is no way to reach `exec` around `verify`, except at level `off`.
+//! A payload is made before its call: it confines itself, proves that, and waits for a job. Only then does it read what a
+//! model wrote, and becomes that program. The order matters and each line says why it is where it is. Any step that fails
+//! ends the payload before a byte of tool code ran, and init reports which. There is no way to reach `exec` around
+//! `verify`, except at level `off`.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,16 +16,16 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use oxibot_proto::message::Denial;
 
-use super::channel::send_message;
+use super::channel::{Channel, Received, send_message};
 use super::fault::{Step, fault};
-use super::grants::{Use, path_of};
+use super::grants::path_of;
 use super::init::Ground;
-use super::orders::{FromPayload, OURSELVES, Plan};
+use super::orders::{Become, FromPayload, OURSELVES, Plan};
 use super::ruleset::Rules;
 use super::seccomp::Above;
 use super::{limits, privileges, seccomp, verify};
-use crate::sys;
-use crate::wire::{Job, WallFault};
+use crate::wire::{FromInit, Job, WallFault};
+use crate::{idle, sys};
 
 /// Status of a payload that never became its program; nobody sees it, because init reports the fault instead.
 const NOT_STARTED: i32 = 127;
@@ -33,29 +34,28 @@ const RACES: usize = 64;
 
 /// What a payload is given besides its [`Ground`].
 pub(super) struct Parts {
-    pub(super) job: Job,
     pub(super) rules: Option<Rules>,
-    pub(super) workspace: OwnedFd,
-    pub(super) stdio: [OwnedFd; 3],
     pub(super) status: OwnedFd,
     /// What a call without a PID namespace must not signal.
     pub(super) above: Above,
 }
 
-/// Becomes the program, or says why not and ends.
+/// Becomes the program it is told, or says why not and ends.
 pub(super) fn run(ground: &Ground, parts: Parts) -> ! {
-    let status = parts.status.as_fd();
-    let Err(told) = become_program(
-        ground,
-        &parts.job,
-        parts.rules,
-        parts.workspace.as_fd(),
-        &parts.stdio,
-        &parts.above,
-        status,
-    );
+    let mut init = Channel::<Become>::new(parts.status);
+    let told = match get_ready(ground, parts.rules, &parts.above, init.socket()) {
+        Err(fault) => fault.into(),
+        Ok(()) => match wait(&mut init) {
+            Err(fault) => fault.into(),
+            Ok(None) => sys::exit_now(NOT_STARTED),
+            Ok(Some(order)) => {
+                let Err(told) = become_program(ground, &order, &mut init);
+                told
+            }
+        },
+    };
     // Should even this fail, init sees the socket end without `Verified` and reports that.
-    let _ = send_message(status, &told, &[]);
+    let _ = init.send(&told, &[]);
     sys::exit_now(NOT_STARTED)
 }
 
@@ -65,36 +65,54 @@ impl From<WallFault> for FromPayload {
     }
 }
 
-fn become_program(
+/// Everything that no job changes, done before there is one: a call does not wait for it, and nothing hostile was read yet.
+fn get_ready(
     ground: &Ground,
-    job: &Job,
     rules: Option<Rules>,
-    workspace: BorrowedFd<'_>,
-    stdio: &[OwnedFd; 3],
     above: &Above,
     status: BorrowedFd<'_>,
-) -> Result<Infallible, FromPayload> {
+) -> Result<(), WallFault> {
     // Its own session: no controlling terminal to type into, no process group shared with us.
     nix::unistd::setsid().step("start a session")?;
     sys::default_signals().step("reset signals")?;
     // With a PID namespace the kernel ends us with init; without one this does.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie the payload to its init")?;
-    let [stdin, stdout, stderr] = stdio;
-    nix::unistd::dup2_stdin(stdin).step("connect stdin")?;
-    nix::unistd::dup2_stdout(stdout).step("connect stdout")?;
-    nix::unistd::dup2_stderr(stderr).step("connect stderr")?;
-    // Everything of ours is close-on-exec already; this holds even if one was forgotten (CVE-2024-21626).
+    // Everything of ours is close-on-exec already; this holds even if one was forgotten (CVE-2024-21626). What comes with
+    // the job is received as close-on-exec.
     sys::close_on_exec_from(3).step("close our descriptors")?;
-    limits::apply(&job.limits, ground.plan, &ground.counted)?;
-    // After every mount, and by the workspace handle: a path given by a model is never looked up from "/".
-    enter_directory(workspace, path_of(&ground.profile.workspace), &job.directory)?;
-    nix::sys::stat::umask(Mode::from_bits_truncate(job.umask));
     match ground.plan {
         Plan::Full | Plan::Bare => confine(ground, rules, above, status)?,
         Plan::Off => {}
     }
-    send_message(status, &FromPayload::Verified, &[])?;
-    Err(execute(ground, job))
+    send_message(status, &FromPayload::Verified, &[])
+}
+
+/// `None`: init is gone.
+fn wait(init: &mut Channel<Become>) -> Result<Option<Become>, WallFault> {
+    let mut received = init.wait(Some(idle::AFTER_MS))?;
+    if matches!(received, Received::Nothing) {
+        sys::unmap_own_code();
+        received = init.wait(None)?;
+    }
+    match received {
+        Received::Message(order) => Ok(Some(order)),
+        Received::Nothing | Received::Closed => Ok(None),
+    }
+}
+
+/// What depends on the job. Init has mounted all it will, and resolved the directory.
+fn become_program(
+    ground: &Ground,
+    order: &Become,
+    init: &mut Channel<Become>,
+) -> Result<Infallible, FromPayload> {
+    nix::unistd::dup2_stdin(init.take_descriptor()?).step("connect stdin")?;
+    nix::unistd::dup2_stdout(init.take_descriptor()?).step("connect stdout")?;
+    nix::unistd::dup2_stderr(init.take_descriptor()?).step("connect stderr")?;
+    limits::apply(&order.job.limits, order.others, &ground.counted)?;
+    nix::unistd::fchdir(init.take_descriptor()?).step("enter the directory")?;
+    nix::sys::stat::umask(Mode::from_bits_truncate(order.job.umask));
+    Err(execute(ground, &order.job))
 }
 
 /// From here on the process has less with each line, and nothing is given back.
@@ -130,7 +148,13 @@ fn relative(workspace: &Path, directory: &Path) -> PathBuf {
     if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative.to_owned() }
 }
 
-fn enter_directory(handle: BorrowedFd<'_>, workspace: &Path, directory: &[u8]) -> Result<(), FromPayload> {
+/// Resolves where a job starts: by the workspace handle, because a path given by a model is never looked up from "/".
+/// Init does it after its last mount; in a payload `openat2` is refused.
+pub(super) fn directory(
+    handle: BorrowedFd<'_>,
+    workspace: &Path,
+    directory: &[u8],
+) -> Result<OwnedFd, FromInit> {
     let path = relative(workspace, path_of(directory));
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
@@ -143,14 +167,14 @@ fn enter_directory(handle: BorrowedFd<'_>, workspace: &Path, directory: &[u8]) -
         }
     }
     match opened {
-        Ok(directory) => Ok(nix::unistd::fchdir(&directory).step("enter the directory")?),
-        Err(Errno::EXDEV | Errno::ELOOP) => Err(FromPayload::BadDirectory(Denial {
+        Ok(directory) => Ok(directory),
+        Err(Errno::EXDEV | Errno::ELOOP) => Err(FromInit::BadDirectory(Denial {
             rule: "path.outside".into(),
             reason: format!("{} leads out of the workspace", path_of(directory).display()),
             hint: format!("use a directory below {}, or none", workspace.display()),
         })),
         // Not the wall's fault: the directory of the job does not exist, is a file, or is unreadable.
-        Err(errno) => Err(FromPayload::Fault {
+        Err(errno) => Err(FromInit::NotStarted {
             fault: fault(format!("enter the directory {}", path_of(directory).display()), errno),
             exec: true,
         }),
@@ -210,12 +234,9 @@ fn candidates(name: &[u8], environment: &[Vec<u8>]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// For attack jobs: our own binary may be executed by them, by descriptor.
-pub(super) fn allow_ourselves(rules: Rules, job: &Job, program: &File) -> Result<Rules, WallFault> {
-    if job.argv.first().is_some_and(|name| name == OURSELVES) {
-        return rules.allow(program.as_fd(), Use::Run);
-    }
-    Ok(rules)
+/// Attack jobs: our own binary may be executed by them, by descriptor.
+pub(super) fn is_ourselves(job: &Job) -> bool {
+    job.argv.first().is_some_and(|name| name == OURSELVES)
 }
 
 #[cfg(test)]

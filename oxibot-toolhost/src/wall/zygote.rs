@@ -5,10 +5,11 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
@@ -22,12 +23,13 @@ use super::fault::{Step, fault};
 use super::foundation::{self, Foundation};
 use super::handle::ReadyInit;
 use super::identity::{self, Identity};
-use super::init::{self, Ground, READY};
+use super::init::{self, Ground, READY, Tools};
 use super::nursery::sanitise;
 use super::orders::{OURSELVES, Order, Plan};
 use super::remedy::Switches;
 use super::seccomp::{PayloadFilter, Telling};
 use super::{grants, privileges, protections, session};
+use crate::idle::Idle;
 use crate::sys::{self, Cloned};
 use crate::wire::{FromInit, FromZygote, Job, Obtained, Sockets, ToZygote, WallFault};
 
@@ -195,10 +197,14 @@ impl Zygote {
     }
 
     fn serve(&mut self, mut channel: Channel<ToZygote>) -> Result<(), WallFault> {
+        let mut idle = Idle::new();
         loop {
             // An init that ends takes its call with it at once, whoever killed it.
             let ends = self.children.ends();
-            let received = channel.wait_beside(self.children.again(), &ends)?;
+            let again = self.children.again();
+            let began = Instant::now();
+            let received = channel.wait_beside(again.or(idle.due()), &ends)?;
+            idle.waited(began.elapsed());
             self.children.reap();
             self.children.remove();
             let request = match received {
@@ -223,7 +229,8 @@ impl Zygote {
 
     fn make_init(&mut self, control: &Channel<ToZygote>) -> Result<(OwnedFd, OwnedFd), WallFault> {
         let (ours, theirs) = pair()?;
-        let (mut told, tell) = std::io::pipe().step("make a pipe")?;
+        let (mut told, ready) = std::io::pipe().step("make a pipe")?;
+        let (placed, mut place) = std::io::pipe().step("make a pipe")?;
         let (flags, private) = match self.ground.plan {
             Plan::Full => (CALL_NAMESPACES, None),
             Plan::Bare => (
@@ -239,15 +246,16 @@ impl Zygote {
         let leaf = self.children.leaf(limits)?;
         let (pid, pidfd) = match sys::clone_process(flags).step("make the namespaces of a call")? {
             Cloned::Child => {
-                drop((ours, told));
+                drop((ours, told, place));
                 // An init must not hold the zygote's own socket: it could ask for more inits.
                 control.close_in_child();
-                init::run(&self.ground, theirs, tell, private, leaf)
+                init::run(&self.ground, Tools { socket: theirs, placed, ready, private, leaf })
             }
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
-        drop((theirs, tell));
-        // No job reaches it before the supervisor is told of it, so nothing of a call runs outside.
+        drop((theirs, ready, placed));
+        // It starts its payload after this only, and no job reaches it before the supervisor is told of it: nothing of a
+        // call runs outside.
         let taken = leaf.as_ref().map_or(Ok(()), |leaf| leaf.take(pid));
         if taken.is_err() {
             let _ = sys::pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL);
@@ -255,6 +263,9 @@ impl Zygote {
         let watched = pidfd.try_clone().step("watch an init")?;
         self.children.add_init(Init { pid, pidfd: watched, private, leaf });
         taken?;
+        // Should it have failed meanwhile, it says so.
+        let _ = place.write_all(&[READY]);
+        drop(place);
         let mut word = Vec::new();
         told.read_to_end(&mut word).step("hear an init")?;
         match word.as_slice() {

@@ -1,20 +1,23 @@
-//! What is compared: the broker with a real toolhost behind it, the same program without a wall, bubblewrap, an echo.
+//! What is compared: the broker with a real toolhost behind it, the same program without a wall, an echo.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use oxibot_main::broker::{Broker, CallOptions, Connection, greet};
 use oxibot_proto::message::{CallResult, Level, Outcome};
-use oxibot_tests::fixture::{Fixture, binary};
+use oxibot_tests::fixture::Fixture;
 use oxibot_tests::peer::origin;
+use oxibot_tests::processes::{memory, tree};
 use tokio::runtime::Runtime;
 
 /// What a call's environment is, for sides that are no calls.
-fn environment(command: &mut Command, workspace: &Path) {
+pub fn environment(command: &mut Command, workspace: &Path) {
     command
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -22,8 +25,23 @@ fn environment(command: &mut Command, workspace: &Path) {
         .env("LANG", "C.UTF-8")
         .env("TERM", "dumb")
         .env("TMPDIR", "/tmp")
+        .env("USER", "oxibot")
+        .env("SHELL", "/bin/bash")
+        .env("TZ", "UTC")
+        .env("XDG_CACHE_HOME", "/tmp/cache")
         .current_dir(workspace)
         .stdin(Stdio::null());
+}
+
+/// Where the programs that are measured are: `OXIBOT_BENCH_PROGRAMS`, else `target/release`, whatever built this driver.
+pub fn programs() -> PathBuf {
+    std::env::var_os("OXIBOT_BENCH_PROGRAMS").map_or_else(
+        || {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("release")
+        },
+        PathBuf::from,
+    )
 }
 
 /// Main's side of a running toolhost, warm.
@@ -31,7 +49,9 @@ pub struct Warm {
     pub fixture: Fixture,
     pub runtime: Arc<Runtime>,
     pub broker: Broker,
-    pub supervisor: u32,
+    pub supervisor: i32,
+    /// From its exec to its greeting, the attack on itself included.
+    pub ready_after: Duration,
     _connection: Connection,
     child: Child,
 }
@@ -39,32 +59,48 @@ pub struct Warm {
 impl Warm {
     pub fn start() -> Self {
         let fixture = Fixture::new();
+        let workspace = fixture.workspace();
+        Self::start_with(fixture, &[workspace], "{}")
+    }
+
+    /// With these workspaces and this configuration file.
+    pub fn start_with(fixture: Fixture, workspaces: &[PathBuf], configuration: &str) -> Self {
+        let config = fixture.home().join("config.json");
+        std::fs::write(&config, configuration).unwrap();
+        std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let child = Command::new(binary("oxibot-toolhost"))
-            .env_clear()
-            .args(["serve", "--socket-fd", "0", "--home"])
-            .arg(fixture.home())
-            .arg("--workspace")
-            .arg(fixture.workspace())
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(programs().join("oxibot-toolhost"));
+        command.env_clear().args(["serve", "--socket-fd", "0", "--home"]).arg(fixture.home());
+        command.arg("--config").arg(&config);
+        for workspace in workspaces {
+            command.arg("--workspace").arg(workspace);
+        }
+        let begun = Instant::now();
+        let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn().unwrap();
         let greeted = greet(ours).unwrap();
+        let ready_after = begun.elapsed();
         assert_eq!(greeted.hello.wall.level, Level::Full, "figures without the wall say nothing");
         let runtime = Arc::new(
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
         );
         let (broker, connection) = runtime.block_on(async { Broker::start(greeted) }).unwrap();
-        Self { fixture, runtime, broker, supervisor: child.id(), _connection: connection, child }
+        let supervisor = i32::try_from(child.id()).unwrap();
+        Self { fixture, runtime, broker, supervisor, ready_after, _connection: connection, child }
     }
 
     /// One call, whole, through the broker.
     pub fn call(&self, tool: &str, arguments: &str) -> Box<CallResult> {
-        self.runtime.block_on(call(&self.broker, tool, arguments))
+        self.runtime.block_on(call(&self.broker, tool, arguments, None))
     }
 
     pub fn bash(&self, command: &str) {
-        let result = self.call("bash", &serde_json::json!({ "command": command }).to_string());
+        self.bash_in(None, command);
+    }
+
+    /// In one of several workspaces.
+    pub fn bash_in(&self, workspace: Option<&Path>, command: &str) {
+        let arguments = serde_json::json!({ "command": command }).to_string();
+        let result = self.runtime.block_on(call(&self.broker, "bash", &arguments, workspace));
         assert_eq!(
             (&result.outcome, result.exit_code),
             (&Outcome::Completed, Some(0)),
@@ -81,34 +117,9 @@ impl Warm {
         assert!(output.status.success(), "{command}: {output:?}");
     }
 
-    /// The same in bubblewrap with an allow-list root.
-    pub fn bubblewrap(&self, command: &str) {
-        let workspace = self.fixture.workspace();
-        let mut bwrap = Command::new("bwrap");
-        bwrap.args([
-            "--unshare-all",
-            "--die-with-parent",
-            "--new-session",
-            "--proc",
-            "/proc",
-            "--dev",
-            "/dev",
-            "--tmpfs",
-            "/tmp",
-        ]);
-        for path in ["/usr", "/bin", "/lib", "/lib64"].iter().filter(|path| Path::new(path).exists()) {
-            bwrap.args(["--ro-bind", path, path]);
-        }
-        bwrap.arg("--bind").arg(&workspace).arg(&workspace).arg("--chdir").arg(&workspace);
-        bwrap.args(["/bin/bash", "--norc", "--noprofile", "-c", command]);
-        environment(&mut bwrap, &workspace);
-        let output = bwrap.output().unwrap();
-        assert!(output.status.success(), "{command}: {output:?}");
-    }
-
     /// Proportional set size of the supervisor and everything below it, in KiB.
-    pub fn memory_kib(&self) -> u64 {
-        family(self.supervisor).iter().map(|pid| proportional(*pid)).sum()
+    pub fn memory_kib(&self) -> f64 {
+        proportional(self.supervisor)
     }
 }
 
@@ -120,27 +131,15 @@ impl Drop for Warm {
 }
 
 /// One call through a broker.
-pub async fn call(broker: &Broker, tool: &str, arguments: &str) -> Box<CallResult> {
-    broker.start_call(tool, arguments, CallOptions::new(origin())).await.unwrap().result().await
+pub async fn call(broker: &Broker, tool: &str, arguments: &str, workspace: Option<&Path>) -> Box<CallResult> {
+    let mut options = CallOptions::new(origin());
+    options.workspace = workspace.map(|path| path.to_string_lossy().into_owned());
+    broker.start_call(tool, arguments, options).await.unwrap().result().await
 }
 
-fn family(root: u32) -> Vec<u32> {
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(pid) = found.get(next).copied() {
-        next += 1;
-        let children =
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        found.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-    }
-    found
-}
-
-fn proportional(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok())
-        .unwrap_or(0)
+/// Proportional set size of a process and everything below it, in KiB.
+pub fn proportional(root: i32) -> f64 {
+    tree(root).iter().map(|process| memory(process.pid, "Pss")).sum::<u64>() as f64
 }
 
 /// Whether a program is installed.
@@ -150,31 +149,20 @@ pub fn installed(program: &str) -> bool {
 }
 
 /// `oxibot tool call`, a whole process.
-pub fn cold(fixture: &Fixture, programs: &Path, command: &str) {
-    let output = Command::new(programs.join("oxibot"))
+pub fn cold(fixture: &Fixture, command: &str) {
+    let arguments = serde_json::json!({ "command": command }).to_string();
+    let output = Command::new(programs().join("oxibot"))
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", fixture.root())
         .arg("--home")
         .arg(fixture.home())
-        .args([
-            "tool",
-            "call",
-            "bash",
-            &serde_json::json!({ "command": command }).to_string(),
-            "--json",
-            "--workspace",
-        ])
+        .args(["tool", "call", "bash", &arguments, "--json", "--workspace"])
         .arg(fixture.workspace())
         .stdin(Stdio::null())
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-}
-
-/// Where the programs of this build are.
-pub fn programs() -> PathBuf {
-    binary("oxibot").parent().unwrap().to_owned()
 }
 
 /// A second process that sends back what it gets.

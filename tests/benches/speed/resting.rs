@@ -1,0 +1,102 @@
+//! Starts, and what stays in memory when nothing goes on.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use oxibot_tests::fixture::Fixture;
+use oxibot_tests::processes::tree;
+
+use crate::measure::{Times, alone, effort, in_turn};
+use crate::report::{Figure, Report, Row, Side};
+use crate::sides::{self, Warm, cold, installed};
+
+/// What a start may take, in microseconds.
+const START: f64 = 60_000.0;
+/// What all processes may keep, in KiB.
+const MEMORY: f64 = 8192.0;
+
+fn against_the_clock(what: &str, times: Times) -> Row {
+    let (ours, theirs) = (Side::Times(times), Side::Number(START));
+    Row { what: what.to_owned(), unit: "us", ours, theirs, bars: Vec::new() }.at_most(Figure::P50, 1.0)
+}
+
+/// Whole processes.
+pub fn start(report: &mut Report) {
+    let fixture = Fixture::new();
+    cold(&fixture, ":");
+    if installed("bwrap") {
+        let workspace = fixture.workspace();
+        let bubblewrap = || {
+            let mut command = crate::rivals::bubblewrap(&workspace);
+            command.args(["/bin/bash", "--norc", "--noprofile", "-c", ":"]);
+            sides::environment(&mut command, &workspace);
+            assert!(command.output().unwrap().status.success());
+        };
+        let pair = in_turn(effort(100, 15), || cold(&fixture, ":"), bubblewrap);
+        report.rows.push(Row::times("oxibot tool call bash / bubblewrap", pair).at_most(Figure::P50, 3.0));
+    } else {
+        report.remarks.push("not measured: oxibot tool call / bubblewrap, which is not installed".to_owned());
+    }
+    let mut homes: Vec<Fixture> = (0..12).map(|_| Fixture::new()).collect();
+    let first = alone(effort(10, 10), || cold(&homes.pop().unwrap_or_default(), ":"));
+    report.rows.push(against_the_clock("first oxibot tool call of a home / 60 ms", first));
+    let ready: Vec<Duration> = (0..15).map(|_| Warm::start().ready_after).collect();
+    report.rows.push(against_the_clock("exec to ready, attack included / 60 ms", Times::new(&ready)));
+}
+
+/// A conversation that waits for its next line: launcher, main, supervisor, keeper, nursery, zygote, two inits.
+pub fn idle(report: &mut Report) {
+    let fixture = Fixture::new();
+    let path = fixture.home().join("config.json");
+    let configuration = serde_json::json!({"agents": {"defaults": {"model": "ollama/none", "workspace": fixture.workspace()}},
+        "providers": {"ollama": {"apiBase": "http://127.0.0.1:9/v1"}}});
+    std::fs::write(&path, configuration.to_string()).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut child = Command::new(sides::programs().join("oxibot"))
+        .arg("--home")
+        .arg(fixture.home())
+        .arg("agent")
+        .env_clear()
+        .env("HOME", fixture.root())
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let root = i32::try_from(child.id()).unwrap();
+    let begun = Instant::now();
+    while tree(root).iter().filter(|process| process.command.contains("zygote")).count() < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it comes up: {:?}", tree(root));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(if crate::quick() { 5 } else { 60 }));
+    let sum = sides::proportional(root);
+    let mut input = child.stdin.take().unwrap();
+    let _ = input.write_all(b"/exit\n");
+    drop(input);
+    let _ = child.wait();
+    let row = Row::numbers("memory of main and toolhost after 60 s / 8 MB", "kB", sum, MEMORY);
+    report.rows.push(row.at_most(Figure::P50, 1.0));
+}
+
+/// The toolhost alone, which is all that calls go through besides main.
+pub fn after_many_calls(report: &mut Report) {
+    let warm = Warm::start();
+    warm.bash(":");
+    std::thread::sleep(Duration::from_secs(3));
+    let before = warm.memory_kib();
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut calls = 0;
+    while calls < 10_000 && Instant::now() < until {
+        warm.bash(":");
+        calls += 1;
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let what = format!("memory of the toolhost after {calls} calls / 1");
+    report.rows.push(Row::numbers(what, "kB", warm.memory_kib(), before));
+}
