@@ -187,6 +187,8 @@ pub struct Ending {
     pub usage: Usage,
     /// Processes that were still there and end with the call.
     pub left_behind: u32,
+    /// Of the call nothing but its init is left: it saw the kernel say so, in a PID namespace of its own.
+    pub alone: bool,
     /// Limits it ran into.
     pub limits: LimitEvents,
 }

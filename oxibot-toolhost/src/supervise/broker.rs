@@ -219,7 +219,7 @@ impl Broker {
         for (key, link) in &self.links {
             let mut flags = PollFlags::empty();
             flags.set(read, link.wants_to_read());
-            flags.set(write, !link.outbox.is_empty());
+            flags.set(write, link.wants_to_write());
             add(link.fd(), flags, Owner::Link(*key));
         }
         for (index, place) in self.places.iter().enumerate() {
@@ -386,6 +386,8 @@ impl Broker {
 
     fn settle(&mut self, now: Instant) {
         self.conclude_finished(now);
+        // Replies first: what follows prepares for calls to come.
+        self.flush_links(now);
         self.start_queued(now);
         self.serve_places(now);
         // Before each wait, not after it: nothing more may happen once the last call of a retired zygote is over.
@@ -393,9 +395,13 @@ impl Broker {
             let running = self.calls.values().filter(|call| call.place == index).count();
             place.rest(running, now);
         }
+        self.flush_links(now);
+    }
+
+    fn flush_links(&mut self, now: Instant) {
         let mut lost = Vec::new();
         for (key, link) in &mut self.links {
-            if link.flush().is_err() || (link.closing && link.outbox.is_empty()) {
+            if link.flush(now).is_err() || (link.closing && link.outbox.is_empty()) {
                 lost.push(*key);
             }
         }
@@ -408,7 +414,8 @@ impl Broker {
         let calls = self.calls.values().filter_map(Call::due);
         let transfers = self.transfers.values().map(|(_, _, transfer)| transfer.due());
         let idle = self.places.iter().filter_map(Place::idle_since);
-        calls.chain(transfers).chain(self.link_ends.values().copied()).chain(idle).min()
+        let patient = self.links.values().filter_map(Link::due);
+        calls.chain(transfers).chain(self.link_ends.values().copied()).chain(idle).chain(patient).min()
     }
 
     fn tick(&mut self, now: Instant) {

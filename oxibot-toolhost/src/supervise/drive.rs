@@ -11,7 +11,7 @@ use super::conclude::files_finished;
 use super::desk::{Answer, Owner};
 use super::explain;
 use super::life::{Do, Event};
-use super::place::{Happened, Place};
+use super::place::{Happened, Place, Spare};
 use super::process::{Guard, Process, Streams};
 use super::transfer::Steps;
 use crate::wire::{FilesResult, FilesWork, WallFault};
@@ -73,7 +73,10 @@ impl Broker {
             deadline_ms: millis(call.timeout),
         });
         let link = call.link;
-        if call.attack.is_none() {
+        if call.attack.is_none()
+            && self.links.get_mut(&link).is_some_and(|link| link.send_at_leisure(&started, now).is_err())
+        {
+            // As any other message that cannot be sent.
             self.send(link, &started, now);
         }
     }
@@ -103,7 +106,9 @@ impl Broker {
             }
             let Some(place) = self.places.get_mut(index) else { continue };
             let (require, battery) = (self.fixed.require, self.fixed.battery.as_ref());
-            if let Err(fault) = place.top_up(left, &mut self.nursery, require, battery, now) {
+            let running = self.calls.values().any(|call| call.place == index && call.process().is_some_and(Process::runs));
+            let spare = if running { Spare::One } else { Spare::All };
+            if let Err(fault) = place.top_up((left, spare), &mut self.nursery, require, battery, now) {
                 self.no_zygote(index, &fault, now);
             }
             let Some(place) = self.places.get_mut(index) else { continue };

@@ -25,7 +25,7 @@ impl Broker {
         for link in self.links.values_mut() {
             // The peer may be gone, which is the usual reason to be here.
             let _ = link.send(&ToMain::Bye(CloseReason::ShuttingDown));
-            let _ = link.flush();
+            let _ = link.flush(start);
         }
         if let Some(control) = &self.control {
             control.remove();

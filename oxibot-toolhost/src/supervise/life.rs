@@ -201,6 +201,12 @@ impl Life {
             FromInit::BadDirectory(denial) | FromInit::Unsafe(denial) => self.refuse(denial),
             FromInit::Ended(ending) => {
                 self.ending.get_or_insert(ending);
+                // Nothing of the call is left that could do anything. That the kernel takes apart the namespaces of an init
+                // that is about to exit, which waits for all processors, is not for the reply to wait for.
+                if ending.alone && self.private_processes == PrivateProcesses::Yes && self.stage == Stage::Launched {
+                    self.stage = Stage::Finished;
+                    return vec![Do::Finish];
+                }
             }
         }
         if self.stage == Stage::Launched {
@@ -351,6 +357,7 @@ mod tests {
             signal,
             usage: Usage { cpu_ms: 1, max_rss_kb: 1 },
             left_behind: 2,
+            alone: false,
             limits: LimitEvents::default(),
         }))
     }
@@ -368,13 +375,35 @@ mod tests {
     }
 
     #[test]
+    fn reply_waits_for_the_end_of_an_init_only_while_it_is_not_alone() {
+        for (private, alone) in [
+            (PrivateProcesses::Yes, true),
+            (PrivateProcesses::Yes, false),
+            (PrivateProcesses::No, true),
+        ] {
+            let (mut life, now) = life(private);
+            let _ = life.on(Event::Launched, now);
+            let Event::Said(FromInit::Ended(ending)) = ended(Some(3), None) else { panic!("an ending") };
+            let done = life.on(Event::Said(FromInit::Ended(Ending { alone, ..ending })), now);
+            if private == PrivateProcesses::Yes && alone {
+                assert_eq!(done, [Do::Finish]);
+                assert_eq!(life.on(Event::Gone, now), [], "it is over already");
+            } else {
+                assert_eq!(done, []);
+            }
+            assert_eq!(life.conclusion().exit_code, Some(3));
+        }
+    }
+
+    #[test]
     fn kill_for_lack_of_memory_names_the_limit_and_other_kills_do_not() {
         let ended = |signal, out_of_memory| {
             let (mut life, now) = life(PrivateProcesses::Yes);
             let _ = life.on(Event::Launched, now);
             let limits = LimitEvents { out_of_memory, processes: 0 };
             let usage = Usage { cpu_ms: 1, max_rss_kb: 1 };
-            let ending = Ending { exit_code: None, signal: Some(signal), usage, left_behind: 0, limits };
+            let alone = false;
+            let ending = Ending { exit_code: None, signal: Some(signal), usage, left_behind: 0, alone, limits };
             let _ = life.on(Event::Said(FromInit::Ended(ending)), now);
             let _ = life.on(Event::Gone, now);
             life.conclusion()

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, sendmsg};
@@ -14,6 +15,8 @@ use oxibot_proto::state::Stage;
 
 use super::seen::Seen;
 
+/// How long what nobody waits for may stay unsent. Longer than a short call takes, shorter than anybody notices.
+const PATIENCE: Duration = Duration::from_millis(5);
 /// Frames that may wait for a peer before producers pause.
 const SOFT_FRAMES: usize = 64;
 /// Bytes that may wait for a peer before producers pause.
@@ -120,6 +123,8 @@ pub(crate) struct Link {
     pub(crate) seen: Seen,
     /// Nothing more is read; it closes once the outbox is empty.
     pub(crate) closing: bool,
+    /// All that waits to be sent may wait until then, or until something is sent that may not.
+    patient: Option<Instant>,
 }
 
 impl Link {
@@ -133,6 +138,7 @@ impl Link {
             rights,
             seen: Seen::default(),
             closing: false,
+            patient: None,
         }
     }
 
@@ -177,12 +183,36 @@ impl Link {
 
     /// Queues one message. A message too large for a frame is a fault of ours and costs the connection.
     pub(crate) fn send(&mut self, message: &ToMain) -> Result<(), Lost> {
+        self.patient = None;
         let frame = codec::frame(message).map_err(|_| Lost::Closed)?;
         self.outbox.push(frame)
     }
 
+    /// The same for what nobody waits for: sent with the next message, at the latest after [`PATIENCE`]. Who is woken for
+    /// it would only take a processor from the call it is about.
+    pub(crate) fn send_at_leisure(&mut self, message: &ToMain, now: Instant) -> Result<(), Lost> {
+        let patient = if self.outbox.is_empty() { Some(now + PATIENCE) } else { self.patient };
+        self.send(message)?;
+        self.patient = patient;
+        Ok(())
+    }
+
+    /// Whether something is to be sent now.
+    pub(crate) fn wants_to_write(&self) -> bool {
+        self.patient.is_none() && !self.outbox.is_empty()
+    }
+
+    /// When what may wait has to be sent.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.patient
+    }
+
     /// Sends what the socket takes now.
-    pub(crate) fn flush(&mut self) -> Result<(), Lost> {
+    pub(crate) fn flush(&mut self, now: Instant) -> Result<(), Lost> {
+        if self.patient.is_some_and(|until| now < until) {
+            return Ok(());
+        }
+        self.patient = None;
         self.outbox.flush(self.socket.as_fd())
     }
 }
@@ -190,6 +220,27 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_wait_goes_with_the_next_message_or_when_its_time_is_over() {
+        let message = |call| ToMain::Progress(Progress { call: CallNumber(call), elapsed_ms: 1, output_bytes: 1 });
+        let (ours, theirs) = pair();
+        let mut link = Link::new(ours, Rights::All);
+        let now = Instant::now();
+        let mut buffer = [0; 256];
+        link.send_at_leisure(&message(1), now).unwrap();
+        link.flush(now).unwrap();
+        assert!(!link.wants_to_write() && link.due().is_some());
+        assert_eq!(receive(theirs.as_fd(), &mut buffer), Ok(0));
+        link.flush(now + PATIENCE).unwrap();
+        let one = receive(theirs.as_fd(), &mut buffer).unwrap();
+        assert!(one > 0 && link.due().is_none());
+        link.send_at_leisure(&message(2), now).unwrap();
+        link.send(&message(3)).unwrap();
+        assert!(link.wants_to_write());
+        link.flush(now).unwrap();
+        assert_eq!(receive(theirs.as_fd(), &mut buffer), Ok(2 * one), "in their order");
+    }
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use oxibot_proto::message::{CallNumber, Progress};
 

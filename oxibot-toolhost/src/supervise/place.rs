@@ -18,6 +18,8 @@ use crate::wire::{Profile, ToZygote, WallFault};
 
 /// Inits that wait ready beyond those that are needed at once.
 const POOL: usize = 2;
+/// The same while a call runs here: making one takes half a processor from it.
+const POOL_AT_WORK: usize = 1;
 /// A zygote without work ends after this long.
 const IDLE: Duration = Duration::from_secs(600);
 /// After a zygote could not make an init none is asked for in advance for this long.
@@ -32,6 +34,15 @@ pub(crate) enum Role {
     Tools,
     /// Output files, transfers, the guard of git's configuration: a long grep must not hold these up.
     Bulk,
+}
+
+/// How many inits are to wait ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spare {
+    /// As many as there should be.
+    All,
+    /// One, the others when there is time.
+    One,
 }
 
 /// What a zygote was asked for; it answers in order.
@@ -175,7 +186,7 @@ impl Place {
     /// Asks for inits and workers so that `waiting` calls can start and a few are ready beyond them.
     pub(crate) fn top_up(
         &mut self,
-        waiting: usize,
+        (waiting, spare): (usize, Spare),
         nursery: &mut Nursery,
         require: Level,
         battery: Option<&Battery>,
@@ -189,7 +200,11 @@ impl Place {
         if self.zygote.is_none() {
             return Ok(());
         }
-        let pool = if self.cool_until.is_some_and(|until| now < until) { 0 } else { POOL };
+        let pool = match spare {
+            _ if self.cool_until.is_some_and(|until| now < until) => 0,
+            Spare::All => POOL,
+            Spare::One => POOL_AT_WORK,
+        };
         let coming = self.asked.iter().filter(|asked| **asked == Asked::Init).count();
         for _ in (self.ready.len() + coming)..(waiting + pool) {
             self.ask(Asked::Init)?;

@@ -352,6 +352,11 @@ fn until_end(
             family::end(&[], END_TIME)
         }
     };
+    // In its own PID namespace whoever is left is its descendant, and orphans are its children.
+    let alone = match ground.plan {
+        Plan::Full => waitpid(None, Some(WaitPidFlag::WNOHANG)) == Err(Errno::ECHILD),
+        Plan::Bare | Plan::Off => false,
+    };
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).step("read what the call used")?;
     let milliseconds = |time: nix::sys::time::TimeVal| {
         let total = time.tv_sec().saturating_mul(1000).saturating_add(time.tv_usec() / 1000);
@@ -362,7 +367,7 @@ fn until_end(
         max_rss_kb: u64::try_from(usage.max_rss()).unwrap_or(0),
     };
     let limits = leaf.map(Leaf::events).unwrap_or_default();
-    Ok(Ending { exit_code, signal, usage, left_behind, limits })
+    Ok(Ending { exit_code, signal, usage, left_behind, alone, limits })
 }
 
 /// Kills all others of this PID namespace; orphans are children of init, so reaping counts them.
