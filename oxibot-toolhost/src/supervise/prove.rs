@@ -13,7 +13,7 @@ use oxibot_proto::settings::ToolhostSettings;
 use super::arguments::{Purpose, Serve};
 use super::attacks::Range;
 use super::battery::{Battery, Unproven};
-use super::key::AuditKey;
+use crate::audit::key::AuditKey;
 use super::log;
 use super::place::Place;
 use super::process;
