@@ -37,7 +37,11 @@ pub(crate) struct Chain {
 
 impl std::fmt::Debug for Chain {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Chain").field("name", &self.name).field("next", &self.next).finish_non_exhaustive()
+        formatter
+            .debug_struct("Chain")
+            .field("name", &self.name)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,7 +75,9 @@ pub(crate) enum Bad {
     #[error("it is no record: it does not end in an authentication code")]
     NoCode,
     /// It was changed, or a line before it was removed, added or moved.
-    #[error("its authentication code is wrong: it, or the record before it, was changed, removed, added or moved")]
+    #[error(
+        "its authentication code is wrong: it, or the record before it, was changed, removed, added or moved"
+    )]
     Code,
     /// Authentic, and written by a newer program.
     #[error("it has schema version {0}, and this program knows {SCHEMA}: use the program that wrote it")]
@@ -104,10 +110,16 @@ impl Chain {
     }
 
     /// Writes the next record as a line and moves on: from now on only this line can stand there.
-    pub(crate) fn seal<T: Serialize>(&mut self, time: String, event: &str, body: T) -> Result<Vec<u8>, String> {
+    pub(crate) fn seal<T: Serialize>(
+        &mut self,
+        time: String,
+        event: &str,
+        body: T,
+    ) -> Result<Vec<u8>, String> {
         let event = event.to_owned();
         let header = Header { v: SCHEMA, chain: self.name.clone(), seq: self.next, time, event };
-        let mut line = serde_json::to_vec(&Record { header: &header, body }).map_err(|error| error.to_string())?;
+        let mut line =
+            serde_json::to_vec(&Record { header: &header, body }).map_err(|error| error.to_string())?;
         // The closing brace comes after the code.
         line.pop();
         let code = self.code(&line);
@@ -171,7 +183,8 @@ pub(crate) fn split(line: &[u8]) -> Option<(&[u8], Code)> {
 
 /// Lower-case hexadecimal.
 pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

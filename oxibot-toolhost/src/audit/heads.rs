@@ -47,7 +47,8 @@ pub(crate) fn name_earlier(home: &Path, key: &AuditKey, name: &str) -> (Vec<Head
         Ok(chains) => chains,
         Err(error) => return (Vec::new(), Some(format!("cannot look for earlier audit chains: {error}"))),
     };
-    let listed = read(&directory, key).unwrap_or_else(|| chains.iter().map(|files| files.name.clone()).collect());
+    let listed =
+        read(&directory, key).unwrap_or_else(|| chains.iter().map(|files| files.name.clone()).collect());
     let mut heads = Vec::new();
     let mut open = BTreeSet::from([name.to_owned()]);
     for files in chains.iter().filter(|files| files.name != name && listed.contains(&files.name)) {
@@ -90,9 +91,11 @@ fn write(directory: &Path, key: &AuditKey, names: &BTreeSet<String>) -> std::io:
     let new = directory.join(format!(".open-{}", std::process::id()));
     let _ = std::fs::remove_file(&new);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&new, directory.join(OPEN))).inspect_err(|_| {
-        let _ = std::fs::remove_file(&new);
-    })
+    file.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&new, directory.join(OPEN))).inspect_err(
+        |_| {
+            let _ = std::fs::remove_file(&new);
+        },
+    )
 }
 
 fn lock(key: &Path) -> Result<File, String> {

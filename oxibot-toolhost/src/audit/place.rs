@@ -34,7 +34,9 @@ pub(crate) struct Tail {
 
 /// A name that [`rotated`] and the supervisor give: letters, digits and `-` only.
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// File of a chain's part `number`, from 2, below [`ROTATED`].
@@ -53,7 +55,8 @@ pub(crate) fn chains(directory: &Path) -> std::io::Result<Vec<Files>> {
         };
         for entry in entries {
             let path = entry?.path();
-            let Some(stem) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".jsonl")) else {
+            let Some(stem) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".jsonl"))
+            else {
                 continue;
             };
             let (name, number) = match stem.split_once('.') {

@@ -79,7 +79,9 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<(PathBuf, Wish
     while let Some(argument) = arguments.next() {
         match (&mut wish, argument.to_str()?) {
             (Wish::Export { follow, .. }, "--follow") => *follow = true,
-            (Wish::Export { since, .. }, "--since") => *since = Some(arguments.next()?.to_str()?.parse().ok()?),
+            (Wish::Export { since, .. }, "--since") => {
+                *since = Some(arguments.next()?.to_str()?.parse().ok()?)
+            }
             (Wish::Verify { anchors }, "--anchors") => *anchors = true,
             (Wish::Export { .. } | Wish::Verify { .. }, _) => return None,
         }
@@ -89,7 +91,8 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<(PathBuf, Wish
 
 fn verified(home: &Path, anchored: bool) -> Result<Report, String> {
     let directory = home.join(place::DIRECTORY);
-    let chains = place::chains(&directory).map_err(|error| format!("cannot read {}: {error}", directory.display()))?;
+    let chains =
+        place::chains(&directory).map_err(|error| format!("cannot read {}: {error}", directory.display()))?;
     if chains.is_empty() {
         return Ok(Report::default());
     }
@@ -212,7 +215,9 @@ mod tests {
             Some(Wish::Export { follow: true, since: Some(5) })
         );
         assert_eq!(wish("--home /h verify --anchors"), Some(Wish::Verify { anchors: true }));
-        for bad in ["", "--home", "--home /h", "--home /h verify --follow", "--home /h export --since x", "verify"] {
+        for bad in
+            ["", "--home", "--home /h", "--home /h verify --follow", "--home /h export --since x", "verify"]
+        {
             assert_eq!(wish(bad), None, "{bad}");
         }
     }

@@ -186,8 +186,8 @@ fn named(
     for (later, found) in seen {
         for head in &found.heads {
             let by = format!("the chain {later}");
-            let known_of_before = !seen.contains_key(&head.chain)
-                && directory.join(format!("{}.jsonl", head.chain)).exists();
+            let known_of_before =
+                !seen.contains_key(&head.chain) && directory.join(format!("{}.jsonl", head.chain)).exists();
             if !known_of_before && let Some(finding) = differs(&head.chain, head.seq, &head.mac, &by) {
                 return Some(finding);
             }

@@ -27,10 +27,15 @@ impl Scene {
         assert_eq!(trouble, None);
         let mut chain = Chain::begin(&self.key, name);
         for (index, events) in parts.iter().enumerate() {
-            let file = if index == 0 { format!("{name}.jsonl") } else { format!("rotated/{name}.{}.jsonl", index + 1) };
+            let file = if index == 0 {
+                format!("{name}.jsonl")
+            } else {
+                format!("rotated/{name}.{}.jsonl", index + 1)
+            };
             let mut file = File::create(self.path(&file)).unwrap();
             for event in *events {
-                let body = serde_json::json!({ "heads": if *event == "open" { heads.clone() } else { Vec::new() } });
+                let body =
+                    serde_json::json!({ "heads": if *event == "open" { heads.clone() } else { Vec::new() } });
                 file.write_all(&chain.seal("t".into(), event, body).unwrap()).unwrap();
             }
         }

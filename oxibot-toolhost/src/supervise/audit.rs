@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use oxibot_proto::message::{Level, Origin, Proven, Protection, Usage};
+use oxibot_proto::message::{Level, Origin, Protection, Proven, Usage};
 use oxibot_proto::settings::{Audit as Settings, AuditDetail};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -312,7 +312,11 @@ impl Audit {
         level: Level,
     ) -> Result<(), Unwritable> {
         let sync = if rule.is_some() { Sync::Now } else { Sync::Soon };
-        self.write(&format!("tool_call: {}", subject.tool), Decided { subject, verdict, rule, approval, level }, sync)
+        self.write(
+            &format!("tool_call: {}", subject.tool),
+            Decided { subject, verdict, rule, approval, level },
+            sync,
+        )
     }
 
     /// A call ended.

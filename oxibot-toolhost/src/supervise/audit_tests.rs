@@ -58,7 +58,8 @@ fn record_of_a_call_has_one_shape() {
     let home = tempfile::tempdir().unwrap();
     let mut audit = open(home.path(), "x");
     let origin = Origin { who: "ada".into(), channel: "terminal".into(), session: "main".into() };
-    let subject = audit.subject("c-1", "write_file", &origin, "/w", &About { text: "a.txt".into(), size: Some(3) });
+    let subject =
+        audit.subject("c-1", "write_file", &origin, "/w", &About { text: "a.txt".into(), size: Some(3) });
     audit.call(&subject, "allow", None, None, Level::Full).unwrap();
     let end = End {
         outcome: "completed",

@@ -405,7 +405,12 @@ impl Broker {
         let calls = self.calls.values().filter_map(Call::due);
         let transfers = self.transfers.values().map(|(_, _, transfer)| transfer.due());
         let idle = self.places.iter().filter_map(Place::idle_since);
-        calls.chain(transfers).chain(self.link_ends.values().copied()).chain(idle).chain(self.audit.due()).min()
+        calls
+            .chain(transfers)
+            .chain(self.link_ends.values().copied())
+            .chain(idle)
+            .chain(self.audit.due())
+            .min()
     }
 
     fn tick(&mut self, now: Instant) {

@@ -70,7 +70,15 @@ impl Broker {
         let PutRequest { call, workspace, path, size } = request;
         let number = self.key();
         let made = Transfer::put(call, number, path.clone(), size, now);
-        self.begin_transfer(link, call, workspace.as_deref(), ("put_file", &path, Some(size)), number, made, now);
+        self.begin_transfer(
+            link,
+            call,
+            workspace.as_deref(),
+            ("put_file", &path, Some(size)),
+            number,
+            made,
+            now,
+        );
     }
 
     pub(crate) fn get(&mut self, link: u64, request: GetRequest, now: Instant) {

@@ -28,9 +28,11 @@ impl Wanted {
         let tool = self.tool.as_deref().is_none_or(|tool| record.text("tool") == tool);
         let event = self.event.as_deref().is_none_or(|event| {
             // `tool_call` means every `tool_call: bash` too.
-            record.event == event || record.event.strip_prefix(event).is_some_and(|rest| rest.starts_with(':'))
+            record.event == event
+                || record.event.strip_prefix(event).is_some_and(|rest| rest.starts_with(':'))
         });
-        tool && event && self.since.is_none_or(|since| instant(&record.time).is_some_and(|time| time >= since))
+        tool && event
+            && self.since.is_none_or(|since| instant(&record.time).is_some_and(|time| time >= since))
     }
 }
 
@@ -82,8 +84,12 @@ impl Record {
             if !self.text("rule").is_empty() {
                 words.push(format!("({})", self.text("rule")));
             }
-            words.extend(self.fields.get("exit_code").and_then(Value::as_i64).map(|code| format!("exit {code}")));
-            words.extend(self.fields.get("signal").and_then(Value::as_i64).map(|signal| format!("signal {signal}")));
+            words.extend(
+                self.fields.get("exit_code").and_then(Value::as_i64).map(|code| format!("exit {code}")),
+            );
+            words.extend(
+                self.fields.get("signal").and_then(Value::as_i64).map(|signal| format!("signal {signal}")),
+            );
             words.extend(self.number("duration_ms").map(|ms| format!("{ms} ms")));
             words.extend(self.number("output_bytes").map(|bytes| format!("{bytes} bytes")));
             words.push(self.text("call_id").to_owned());
@@ -117,7 +123,7 @@ impl Record {
 /// What `--since` means: a while ago, or a time.
 pub(super) fn since(text: &str, now: SystemTime) -> Option<SystemTime> {
     match super::duration(text) {
-        Some(ago) => Some(now.checked_sub(ago).unwrap_or(UNIX_EPOCH)),
+        Some(ago) => Some(now.checked_sub(ago).map_or(UNIX_EPOCH, |time| time.max(UNIX_EPOCH))),
         None => instant(text),
     }
 }
@@ -127,7 +133,10 @@ fn instant(text: &str) -> Option<SystemTime> {
     let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
     let mut date = date.split('-').map(str::parse::<i64>);
     let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    if date.next().is_some() || !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day)
+    if date.next().is_some()
+        || !(1970..=9999).contains(&year)
+        || !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
     {
         return None;
     }
@@ -197,7 +206,9 @@ mod tests {
             let since = since.map(|text| instant(text).unwrap());
             Wanted { tool: tool.map(Into::into), event: event.map(Into::into), since }.fits(&call)
         };
-        assert!(fits(None, None, None) && fits(Some("bash"), Some("tool_call"), Some("2026-11-30T16:00:01Z")));
+        assert!(
+            fits(None, None, None) && fits(Some("bash"), Some("tool_call"), Some("2026-11-30T16:00:01Z"))
+        );
         assert!(fits(None, Some("tool_call: bash"), None));
         assert!(!fits(Some("read_file"), None, None));
         assert!(!fits(None, Some("tool_result"), None) && !fits(None, Some("tool"), None));
@@ -211,7 +222,9 @@ mod tests {
         assert_eq!(seconds("2000-02-29T00:00:00.000Z"), Some(951_782_400));
         assert_eq!(seconds("2026-11-21T23:46:40Z"), Some(1_795_304_800));
         assert_eq!(seconds("2026-11-21 23:46"), Some(1_795_304_760));
-        for bad in ["", "x", "2026-13-01", "2026-11-21T25:00", "2026-11-21T1:1:1:1", "1969-01-01", "99999999-1-1"] {
+        for bad in
+            ["", "x", "2026-13-01", "2026-11-21T25:00", "2026-11-21T1:1:1:1", "1969-01-01", "99999999-1-1"]
+        {
             assert_eq!(seconds(bad), None, "{bad}");
         }
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000);

@@ -50,8 +50,9 @@ fn tail(home: &Path, args: &TailArgs) -> Result<Exit, Fault> {
     let since = match &args.since {
         None => None,
         Some(text) => Some(line::since(text, SystemTime::now()).ok_or_else(|| {
-            Fault::new(Exit::Usage, "usage", format!("cannot use --since {text:?}"))
-                .with_hint("give a duration such as 90s, 30m, 1h or 2d, or a time such as 2026-11-30T16:00:00Z")
+            Fault::new(Exit::Usage, "usage", format!("cannot use --since {text:?}")).with_hint(
+                "give a duration such as 90s, 30m, 1h or 2d, or a time such as 2026-11-30T16:00:00Z",
+            )
         })?),
     };
     let wanted = Wanted { tool: args.tool.clone(), event: args.event.clone(), since };
@@ -88,7 +89,11 @@ fn tail(home: &Path, args: &TailArgs) -> Result<Exit, Fault> {
     let text: String = records.iter().map(Record::shown).collect();
     let printed = super::print(&text);
     if shown == 0 {
-        let what = if home.join("audit").is_dir() { "nothing that fits is recorded" } else { "nothing is recorded yet" };
+        let what = if home.join("audit").is_dir() {
+            "nothing that fits is recorded"
+        } else {
+            "nothing is recorded yet"
+        };
         terminal::note(&format!("{what} in {}", home.join("audit").display()));
     } else if shown > records.len() {
         terminal::note(&format!("the last {} of {shown}; --since 1d shows all of a day", records.len()));
@@ -181,7 +186,11 @@ impl Reader {
         let home = std::path::absolute(home).unwrap_or_else(|_| PathBuf::from(home));
         let mut child = launch::audit_reader(&home, wish, input)?;
         let Some(stdout) = child.stdout.take() else {
-            return Err(Fault::new(Exit::Internal, "audit", "the reader of the audit log has no output".into()));
+            return Err(Fault::new(
+                Exit::Internal,
+                "audit",
+                "the reader of the audit log has no output".into(),
+            ));
         };
         let plan = Plan {
             state: Vec::new(),

@@ -83,7 +83,9 @@ pub(super) fn anchors(journal: &str) -> String {
         #[serde(rename = "OXIBOT_AUDIT_MAC")]
         mac: String,
     }
-    let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let word = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
     journal
         .lines()
         .filter_map(|line| serde_json::from_str::<Entry>(line).ok())
