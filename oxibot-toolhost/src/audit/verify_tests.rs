@@ -117,7 +117,7 @@ fn tail_cut_off_before_a_rotation_is_found() {
     let short: String = whole.split_inclusive('\n').take(2).collect();
     std::fs::write(scene.path("a.jsonl"), &short).unwrap();
     assert!(scene.bad().starts_with("a.2.jsonl:1: "), "{}", scene.bad());
-    std::fs::write(scene.path("a.jsonl"), &whole[..whole.len() - 5]).unwrap();
+    std::fs::write(scene.path("a.jsonl"), &whole.as_bytes()[..whole.len() - 5]).unwrap();
     assert!(scene.bad().contains("a.jsonl:3: the line is torn, and the chain goes on"), "{}", scene.bad());
     std::fs::write(scene.path("a.jsonl"), &whole).unwrap();
     assert_eq!(scene.verify().bad, None, "the control");
