@@ -415,7 +415,13 @@ impl Broker {
         let transfers = self.transfers.values().map(|(_, _, transfer)| transfer.due());
         let idle = self.places.iter().filter_map(Place::idle_since);
         let patient = self.links.values().filter_map(Link::due);
-        calls.chain(transfers).chain(self.link_ends.values().copied()).chain(idle).chain(patient).min()
+        calls
+            .chain(transfers)
+            .chain(self.link_ends.values().copied())
+            .chain(idle)
+            .chain(patient)
+            .chain(self.audit.due())
+            .min()
     }
 
     fn tick(&mut self, now: Instant) {
@@ -425,5 +431,8 @@ impl Broker {
             self.drop_link(key, now);
         }
         self.tick_calls(now);
+        if let Err(error) = self.audit.tick(now) {
+            self.log.line(&error.to_string(), now);
+        }
     }
 }
