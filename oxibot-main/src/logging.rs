@@ -65,7 +65,9 @@ fn filter(global: &Global, logging: &Logging) -> Result<Targets, Fault> {
     };
     // Libraries log what they send; that is for RUST_LOG only.
     let directives = if level == "off" { "off".to_owned() } else { format!("error,oxibot_main={level}") };
-    directives.parse().map_err(|error| Fault::new(Exit::Internal, "log", format!("cannot set up the log: {error}")))
+    directives
+        .parse()
+        .map_err(|error| Fault::new(Exit::Internal, "log", format!("cannot set up the log: {error}")))
 }
 
 /// Levels by module, and no more: what else `EnvFilter` understands costs a quarter of a megabyte of code in each process.

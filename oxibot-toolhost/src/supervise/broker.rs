@@ -188,7 +188,8 @@ impl Broker {
             // Rounded up: waking a moment early would only spin.
             u16::try_from(left.as_millis().saturating_add(1)).unwrap_or(60_000).min(60_000)
         });
-        let timeout = due.into_iter().chain(self.idle.due()).min().map_or(PollTimeout::NONE, PollTimeout::from);
+        let timeout =
+            due.into_iter().chain(self.idle.due()).min().map_or(PollTimeout::NONE, PollTimeout::from);
         let (mut watched, owners) = self.watch();
         match poll(&mut watched, timeout) {
             Ok(_) => {}

@@ -108,7 +108,10 @@ impl Broker {
             let Some(place) = self.places.get_mut(index) else { continue };
             let (require, battery) = (self.fixed.require, self.fixed.battery.as_ref());
             let before = place.proven();
-            let running = self.calls.values().any(|call| call.place == index && call.process().is_some_and(Process::runs));
+            let running = self
+                .calls
+                .values()
+                .any(|call| call.place == index && call.process().is_some_and(Process::runs));
             let spare = if running { Spare::One } else { Spare::All };
             if let Err(fault) = place.top_up((left, spare), &mut self.nursery, require, battery, now) {
                 self.no_zygote(index, &fault, now);

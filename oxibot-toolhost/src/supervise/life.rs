@@ -203,7 +203,10 @@ impl Life {
                 self.ending.get_or_insert(ending);
                 // Nothing of the call is left that could do anything. That the kernel takes apart the namespaces of an init
                 // that is about to exit, which waits for all processors, is not for the reply to wait for.
-                if ending.alone && self.private_processes == PrivateProcesses::Yes && self.stage == Stage::Launched {
+                if ending.alone
+                    && self.private_processes == PrivateProcesses::Yes
+                    && self.stage == Stage::Launched
+                {
                     self.stage = Stage::Finished;
                     return vec![Do::Finish];
                 }
@@ -376,11 +379,9 @@ mod tests {
 
     #[test]
     fn reply_waits_for_the_end_of_an_init_only_while_it_is_not_alone() {
-        for (private, alone) in [
-            (PrivateProcesses::Yes, true),
-            (PrivateProcesses::Yes, false),
-            (PrivateProcesses::No, true),
-        ] {
+        for (private, alone) in
+            [(PrivateProcesses::Yes, true), (PrivateProcesses::Yes, false), (PrivateProcesses::No, true)]
+        {
             let (mut life, now) = life(private);
             let _ = life.on(Event::Launched, now);
             let Event::Said(FromInit::Ended(ending)) = ended(Some(3), None) else { panic!("an ending") };
@@ -403,7 +404,8 @@ mod tests {
             let limits = LimitEvents { out_of_memory, processes: 0 };
             let usage = Usage { cpu_ms: 1, max_rss_kb: 1 };
             let alone = false;
-            let ending = Ending { exit_code: None, signal: Some(signal), usage, left_behind: 0, alone, limits };
+            let ending =
+                Ending { exit_code: None, signal: Some(signal), usage, left_behind: 0, alone, limits };
             let _ = life.on(Event::Said(FromInit::Ended(ending)), now);
             let _ = life.on(Event::Gone, now);
             life.conclusion()

@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn what_may_wait_goes_with_the_next_message_or_when_its_time_is_over() {
-        let message = |call| ToMain::Progress(Progress { call: CallNumber(call), elapsed_ms: 1, output_bytes: 1 });
+        let message =
+            |call| ToMain::Progress(Progress { call: CallNumber(call), elapsed_ms: 1, output_bytes: 1 });
         let (ours, theirs) = pair();
         let mut link = Link::new(ours, Rights::All);
         let now = Instant::now();

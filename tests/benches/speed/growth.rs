@@ -25,7 +25,8 @@ pub fn growth(report: &mut Report) {
     drop(large);
 
     let fixture = Fixture::new();
-    let workspaces: Vec<PathBuf> = (0..WORKSPACES).map(|number| fixture.root().join(format!("w{number}"))).collect();
+    let workspaces: Vec<PathBuf> =
+        (0..WORKSPACES).map(|number| fixture.root().join(format!("w{number}"))).collect();
     for workspace in &workspaces {
         std::fs::create_dir(workspace).unwrap();
     }

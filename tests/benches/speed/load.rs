@@ -55,7 +55,8 @@ pub fn throughput(report: &mut Report) {
 pub fn neighbour(report: &mut Report) {
     let quiet_side = Warm::start();
     let noisy = Warm::start();
-    let latencies = |rounds: usize, seconds: u64| -> Times { alone(effort(rounds, seconds), || quiet_side.bash(":")) };
+    let latencies =
+        |rounds: usize, seconds: u64| -> Times { alone(effort(rounds, seconds), || quiet_side.bash(":")) };
     let troubles = [
         ("fork bomb", "f() { f | f & }; f; sleep 20"),
         ("flood of output", "yes | head -c 20000000000; sleep 20"),

@@ -214,7 +214,9 @@ impl Report {
     /// The table of the page.
     pub fn markdown(&self) -> String {
         let mut text = format!("Measured on: {}.\n\n", self.machine);
-        text.push_str("| ours / theirs | ours p50, p99 | theirs p50, p99 | ratio p50, p95, p99 | spread | bar |\n");
+        text.push_str(
+            "| ours / theirs | ours p50, p99 | theirs p50, p99 | ratio p50, p95, p99 | spread | bar |\n",
+        );
         text.push_str("|---|---|---|---|---|---|\n");
         for row in &self.rows {
             let side = |side: &Side| match side {

@@ -60,7 +60,8 @@ pub fn all(workspace: &Path) -> (Vec<Rival>, Vec<String>) {
     rivals.retain_mut(|rival| match rival.run(":") {
         Ok(()) => true,
         Err(cause) => {
-            let cause: String = cause.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
+            let cause: String =
+                cause.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
             remarks.push(format!("not measured: {} does not run here: {cause}", rival.name));
             false
         }
@@ -89,7 +90,16 @@ fn firejail(workspace: &Path) -> Command {
 
 fn systemd_run() -> Command {
     let mut command = Command::new("systemd-run");
-    command.args(["--quiet", "--wait", "--pipe", "--collect", "-p", "PrivateNetwork=yes", "-p", "PrivateTmp=yes"]);
+    command.args([
+        "--quiet",
+        "--wait",
+        "--pipe",
+        "--collect",
+        "-p",
+        "PrivateNetwork=yes",
+        "-p",
+        "PrivateTmp=yes",
+    ]);
     command.args(["-p", "NoNewPrivileges=yes", "-p", "ProtectSystem=strict"]);
     command
 }

@@ -38,7 +38,9 @@ pub fn programs() -> PathBuf {
     std::env::var_os("OXIBOT_BENCH_PROGRAMS").map_or_else(
         || {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("release")
+            std::env::var_os("CARGO_TARGET_DIR")
+                .map_or_else(|| root.join("target"), PathBuf::from)
+                .join("release")
         },
         PathBuf::from,
     )

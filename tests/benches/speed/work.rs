@@ -11,9 +11,9 @@ use crate::sides::{Echo, Warm};
 pub fn shell(report: &mut Report) {
     let warm = Warm::start();
     let pair = in_turn(effort(2000, 40), || warm.bash(":"), || warm.bare(":"));
-    report.rows.push(
-        Row::times("bash -c : / bare", pair).at_most(Figure::P50, 1.10).at_most(Figure::P99, 1.30),
-    );
+    report
+        .rows
+        .push(Row::times("bash -c : / bare", pair).at_most(Figure::P50, 1.10).at_most(Figure::P99, 1.30));
     let pair = in_turn(effort(400, 10), || warm.bash("/bin/true"), || warm.bare("/bin/true"));
     report.rows.push(Row::times("bash -c /bin/true / bare", pair));
 }
@@ -35,11 +35,8 @@ pub fn files(report: &mut Report) {
     };
     let mut echo = Echo::start();
     let bytes = vec![b'x'; 1024];
-    let pair = in_turn(
-        effort(5000, 15),
-        || completed("read_file", r#"{"path":"small"}"#),
-        || echo.round(&bytes),
-    );
+    let pair =
+        in_turn(effort(5000, 15), || completed("read_file", r#"{"path":"small"}"#), || echo.round(&bytes));
     report.rows.push(Row::times("read_file 1 KB / echo between processes", pair).at_most(Figure::P50, 2.0));
     let pair = in_turn(
         effort(100, 10),
@@ -109,10 +106,8 @@ pub fn rivals(report: &mut Report) {
         let name = rival.name;
         let slow = alone(effort(3, 10), || rival.run(":").unwrap()).quantile(0.5) > 100_000.0;
         let effort = if slow { effort(15, 12) } else { effort(300, 12) };
-        let mut times = sides_in_turn(
-            effort,
-            &mut [Box::new(|| warm.bash(":")), Box::new(|| rival.run(":").unwrap())],
-        );
+        let mut times =
+            sides_in_turn(effort, &mut [Box::new(|| warm.bash(":")), Box::new(|| rival.run(":").unwrap())]);
         let theirs = times.pop().unwrap();
         let row = Row::times(format!("bash -c : / {name}"), (times.pop().unwrap(), theirs));
         report.rows.push(if name == "bubblewrap" { row.at_most(Figure::P50, 0.25) } else { row });
