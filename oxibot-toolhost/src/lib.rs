@@ -7,6 +7,7 @@
 //! There is no async runtime, no TLS, no HTTP and no provider key in this crate.
 #![deny(unsafe_code)]
 
+pub mod egress;
 pub mod facts;
 pub mod files;
 pub mod roles;

@@ -100,6 +100,17 @@ struct Ended<'a> {
     output_bytes: u64,
 }
 
+/// A connection a call asked its proxy for, and what became of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Connection<'a> {
+    pub(crate) call_id: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) port: u16,
+    pub(crate) verdict: &'a str,
+    pub(crate) rule: Option<&'a str>,
+    pub(crate) address: Option<&'a str>,
+}
+
 /// How a call ended, for its record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End<'a> {
@@ -175,6 +186,11 @@ impl Audit {
             output_bytes: end.output_bytes,
         };
         self.write("tool_result", body, Sync::No)
+    }
+
+    /// The proxy of a call decided.
+    pub(crate) fn connection(&mut self, connection: Connection<'_>) -> Result<(), Unwritable> {
+        self.write("connection", connection, Sync::No)
     }
 
     /// Something of the whole process: `stop`, `emergency_stop`.

@@ -32,6 +32,7 @@ pub fn profile(workspace: &Path) -> Profile {
         wanted: Wanted::Strongest,
         tmp_mb: 32,
         limits: Limits::default(),
+        proxy: false,
     }
 }
 
