@@ -4,8 +4,10 @@
 //! the one that was judged. What belongs to the connection stays here. One request a connection; where it ends is found
 //! here, and what could be understood in two ways is malformed. No I/O.
 
+use std::borrow::Cow;
+
 use super::body::{Body, Chunk};
-use super::request::{Asked, Language, MAX_HEAD, Malformed, Read, Target, authority};
+use super::request::{Asked, Language, MAX_HEAD, Malformed, NoName, Read, Target, authority};
 
 /// Most header lines.
 const MAX_LINES: usize = 200;
@@ -82,10 +84,7 @@ fn parse(head: &[u8]) -> Result<Asked, Malformed> {
 }
 
 /// `http://authority/path`. Nothing else is passed on: `https` belongs into a tunnel.
-#[expect(clippy::type_complexity, reason = "read once, right below")]
-fn absolute(
-    address: &str,
-) -> Result<(Result<Target, super::request::NoName>, std::borrow::Cow<'_, str>), Malformed> {
+fn absolute(address: &str) -> Result<(Result<Target, NoName>, Cow<'_, str>), Malformed> {
     let (scheme, rest) = address.split_once("://").ok_or(Malformed)?;
     let visible = |byte: u8| byte > b' ' && byte != 0x7f;
     if !scheme.eq_ignore_ascii_case("http") || rest.contains('#') || !rest.bytes().all(visible) {

@@ -118,7 +118,7 @@ impl Lookup {
                     *place = dns::answer(bytes, id, &self.name, kind);
                 }
             }
-            if self.answers.iter().any(|answer| *answer == Some(Answer::Failed)) {
+            if self.answers.contains(&Some(Answer::Failed)) {
                 // What the others answered stays.
                 for answer in &mut self.answers {
                     answer.take_if(|answer| *answer == Answer::Failed);

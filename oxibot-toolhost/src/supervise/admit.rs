@@ -131,7 +131,11 @@ impl Broker {
 
     fn list_tools(&mut self, link: u64, now: Instant) {
         let disabled = &self.fixed.settings.tools.disabled;
-        let offered = tools::specs().into_iter().filter(|tool| !disabled.contains(&tool.name)).collect();
+        let mut offered: Vec<_> =
+            tools::specs().into_iter().filter(|tool| !disabled.contains(&tool.name)).collect();
+        if let Some(bash) = offered.iter_mut().find(|tool| tool.name == "bash") {
+            bash.description = network::described(&bash.description, &self.fixed.settings.tools.exec.network);
+        }
         self.send(link, &ToMain::Tools(offered), now);
     }
 

@@ -8,6 +8,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use oxibot_proto::message::{Certainty, Violation};
+use oxibot_proto::reach::Network;
 use oxibot_proto::settings::ToolhostSettings;
 
 use super::audit::{Connection, capped};
@@ -22,6 +23,8 @@ use crate::wire::{Decision, EgressOrder, FromEgress, NetVerdict};
 const MAX_DECISIONS: usize = 1024;
 /// Most failures that a result tells.
 const MAX_FAILURES: usize = 5;
+/// Most hosts the model is told.
+const MAX_NAMED: usize = 32;
 /// Longest host that is recorded.
 const MAX_HOST: usize = 256;
 
@@ -96,6 +99,20 @@ pub(crate) fn variables() -> Vec<Vec<u8>> {
         })
         .map(String::into_bytes)
         .collect()
+}
+
+/// What the model is told of the network, in the description of `bash`.
+pub(crate) fn described(description: &str, network: &Network) -> String {
+    let hosts: Vec<String> = network.hosts().iter().take(MAX_NAMED).map(ToString::to_string).collect();
+    if hosts.is_empty() {
+        return description.to_owned();
+    }
+    let more = if network.hosts().len() > MAX_NAMED { " and others" } else { "" };
+    let to = format!(
+        "whose network reaches these hosts by name, over the proxy its environment names, and no others: {}{more}",
+        hosts.join(", ")
+    );
+    description.replace("without network", &to)
 }
 
 fn order(settings: &ToolhostSettings) -> EgressOrder {
@@ -222,6 +239,18 @@ mod tests {
             way.keep(&format!("{number}.org"), 1, &NetVerdict::Failed(NetFailure::Silent));
         }
         assert_eq!((way.violations().len(), way.notes().len()), (MAX_VIOLATIONS, MAX_FAILURES));
+    }
+
+    #[test]
+    fn model_is_told_which_hosts_there_are() {
+        let bash = crate::tools::specs().into_iter().find(|tool| tool.name == "bash").unwrap();
+        assert_eq!(described(&bash.description, &Network::None), bash.description);
+        let network = Network::Hosts(vec!["*.a.org".parse().unwrap(), "b.org:22".parse().unwrap()]);
+        let text = described(&bash.description, &network);
+        assert!(
+            text.contains("no others: *.a.org, b.org:22.") && !text.contains("without network"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::fault::Step;
 use crate::wire::WallFault;
 
 /// Where a call finds its proxy, on 127.0.0.1. Below the ports the kernel gives out, and the one Squid made known.
-pub const PROXY_PORT: u16 = 3128;
+pub(crate) const PROXY_PORT: u16 = 3128;
 /// Connections that may wait to be accepted.
 const WAITING: i32 = 128;
 
