@@ -10,8 +10,9 @@ use std::time::Instant;
 use oxibot_proto::message::{Certainty, Violation};
 use oxibot_proto::reach::Network;
 use oxibot_proto::settings::ToolhostSettings;
+use serde::Serialize;
 
-use super::audit::{Connection, capped};
+use super::audit::{Sync, capped};
 use super::broker::Broker;
 use super::calls::Call;
 use super::explain::MAX_VIOLATIONS;
@@ -27,6 +28,17 @@ const MAX_FAILURES: usize = 5;
 const MAX_NAMED: usize = 32;
 /// Longest host that is recorded.
 const MAX_HOST: usize = 256;
+
+/// A connection a call asked its proxy for, and what became of it, for the audit log.
+#[derive(Debug, Serialize)]
+struct Connection<'a> {
+    call_id: &'a str,
+    host: &'a str,
+    port: u16,
+    verdict: &'a str,
+    rule: Option<&'a str>,
+    address: Option<&'a str>,
+}
 
 /// The way out of one call.
 #[derive(Debug, Default)]
@@ -189,7 +201,7 @@ impl Broker {
             rule,
             address: address.as_deref(),
         };
-        if let Err(error) = self.audit.connection(connection) {
+        if let Err(error) = self.audit.told("connection", connection, Sync::Soon) {
             // What cannot be recorded is not done.
             self.log.line(&error.to_string(), now);
             if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
