@@ -119,7 +119,11 @@ fn configure(fixture: &Fixture, text: &str) {
 }
 
 fn start(internet: &Internet, fixture: &Fixture) -> Peer {
-    let command = internet.inside(&Command::new(binary("oxibot-toolhost")));
+    start_as(internet.inside(&Command::new(binary("oxibot-toolhost"))), fixture)
+}
+
+/// As [`start`], by a command that becomes the toolhost.
+fn start_as(command: Command, fixture: &Fixture) -> Peer {
     let config = fixture.home().join("config.json").display().to_string();
     let mut peer = Peer::start_as(command, &fixture.home(), &fixture.workspace(), &["--config", &config]);
     peer.send(&hello());
@@ -194,6 +198,38 @@ fn listed_hosts_are_reached_by_every_way_the_proxy_speaks() {
     );
     assert_eq!(allowed[0]["call_id"].as_str(), Some(result.call_id.as_str()));
     net.nobody_inside_was_reached();
+}
+
+#[test]
+fn an_ordinary_users_calls_have_the_same_network() {
+    const USER: u32 = 48_219;
+    let Some(internet) = Internet::new("an_ordinary_users_calls", &[LISTED, INSIDE[0]], zone()) else {
+        return;
+    };
+    let fixture = Fixture::new();
+    configure(&fixture, &format!(r#"{{"tools": {{"bash": {{"network": {EXAMPLE}}}}}}}"#));
+    let programs = fixture.programs_for_anyone();
+    for path in [fixture.home(), fixture.workspace(), fixture.home().join("config.json")] {
+        std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+    }
+    let listed = internet.listen(&format!("{LISTED}:80"), Answers::Http("the listed host"));
+    let inside = internet.listen(&format!("{}:80", INSIDE[0]), Answers::Http("inside"));
+    let mut toolhost = Command::new("setpriv");
+    let user = USER.to_string();
+    toolhost.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+    toolhost
+        .arg(programs.join("oxibot-toolhost"))
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
+    let mut peer = start_as(internet.inside(&toolhost), &fixture);
+    let result = peer.bash(
+        "curl -sS -m 30 http://web.example.org/; curl -sS -m 30 http://private.example.org/; \
+         curl -sS -m 30 http://other.net/; curl -sS -m 5 --noproxy '*' http://93.184.216.34/",
+    );
+    let text = String::from_utf8_lossy(&result.output.head);
+    assert!(text.starts_with("the listed host") && !text.contains("inside\n"), "{text}");
+    let rules = [("other.net:80", "net.host"), ("private.example.org:80", "net.address")];
+    assert_eq!(refused(&result), rules.map(|(path, rule)| (path.to_owned(), rule.to_owned())));
+    assert_eq!((listed.all().len(), inside.all().len()), (1, 0));
 }
 
 #[test]

@@ -207,7 +207,9 @@ mod tests {
                 Some(asked)
             }
             Read::Bad(Language::Http) => None,
-            other => panic!("{text:?}: {other:?}"),
+            read @ (Read::More | Read::Say { .. } | Read::Whole { .. } | Read::Bad(_)) => {
+                panic!("{text:?}: {read:?}")
+            }
         }
     }
 
