@@ -30,7 +30,7 @@ use super::refusals::Refusals;
 use super::running::{self, Payload};
 use super::seccomp::{Above, PayloadFilter};
 use super::sockets::{self, Hidden};
-use super::{family, grants, limits, private, privileges, ruleset};
+use super::{family, grants, limits, private, privileges, proxy, ruleset};
 use crate::idle;
 use crate::sys::{self, Cloned};
 use crate::wire::{Ending, FromInit, Job, Profile, Sockets, WallFault};
@@ -87,15 +87,18 @@ pub(super) fn run(ground: &Ground, tools: Tools) -> ! {
 fn serve(ground: &Ground, tools: Tools) -> Result<(), WallFault> {
     let Tools { socket, placed, mut ready, private, mut leaf } = tools;
     let mut channel = Channel::<Job>::new(socket);
-    let prepared = prepare(ground, placed).and_then(|oom_score| {
+    let prepared = prepare(ground, placed).and_then(|prepared| {
         let waiting = make_payload(ground, private.as_deref(), Program::Any, &|| {
             // The zygote waits for the end of this pipe, the supervisor for that of this socket.
             sys::close_in_child(ready.as_fd());
             channel.close_in_child();
+            if let Some(listener) = &prepared.listener {
+                sys::close_in_child(listener.as_fd());
+            }
         })?;
-        Ok((oom_score, waiting))
+        Ok((prepared, waiting))
     });
-    let (mut oom_score, waiting) = match prepared {
+    let (Prepared { mut oom_score, listener }, waiting) = match prepared {
         Ok(prepared) => prepared,
         Err(fault) => {
             ready.write_all(fault.to_string().as_bytes()).step("report to the zygote")?;
@@ -117,6 +120,9 @@ fn serve(ground: &Ground, tools: Tools) -> Result<(), WallFault> {
     if let Some(private) = &private {
         point_to(&mut job, private);
     }
+    if let Some(listener) = listener {
+        channel.send(&FromInit::Listening, &[listener.as_fd()])?;
+    }
     let narrowed = leaf.as_mut().map_or(Ok(()), |leaf| leaf.narrow(&job.limits));
     let started = narrowed.and_then(|()| start(ground, &mut channel, job, waiting, private.as_deref()));
     let told = match started {
@@ -135,16 +141,25 @@ fn serve(ground: &Ground, tools: Tools) -> Result<(), WallFault> {
 /// The byte a ready init writes, and the one it is told with that it is in its cgroup.
 pub(super) const READY: u8 = 0;
 
-/// Answers with its own score for the OOM killer, already raised to that of the payload it will start.
-fn prepare(ground: &Ground, mut placed: std::io::PipeReader) -> Result<File, WallFault> {
+/// What an init made before its job came.
+struct Prepared {
+    /// Its own score for the OOM killer, already raised to that of the payload it will start.
+    oom_score: File,
+    /// Where the call finds its proxy, if it has one.
+    listener: Option<OwnedFd>,
+}
+
+fn prepare(ground: &Ground, mut placed: std::io::PipeReader) -> Result<Prepared, WallFault> {
     let oom_score = offer_to_oom_killer()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step("tie an init to its zygote")?;
     nix::sys::prctl::set_name(c"oxibot-init").step("name an init")?;
     // The zygote may ignore ended children; an init must not.
     sys::default_signals().step("reset signals")?;
+    let mut listener = None;
     match ground.plan {
         Plan::Full => {
             private::mount_all(&ground.profile)?;
+            listener = ground.profile.proxy.then(proxy::listen_inside).transpose()?;
             // Guards are mounted when the job comes; a payload needs SETPCAP to lock its securebits.
             privileges::keep(&[Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP])?;
             privileges::drop_bounding_first()?;
@@ -153,7 +168,7 @@ fn prepare(ground: &Ground, mut placed: std::io::PipeReader) -> Result<File, Wal
     }
     let mut word = [!READY];
     placed.read_exact(&mut word).step("wait for a cgroup")?;
-    Ok(oom_score)
+    Ok(Prepared { oom_score, listener })
 }
 
 /// What a payload will become.
