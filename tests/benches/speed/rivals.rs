@@ -7,10 +7,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::sides::{environment, installed};
 
+/// Runs a command line to its end, or says what it printed when it failed.
+type Run = Box<dyn FnMut(&str) -> Result<(), String>>;
+
 /// Another way to run a command line.
 pub struct Rival {
     pub name: &'static str,
-    run: Box<dyn FnMut(&str) -> Result<(), String>>,
+    run: Run,
 }
 
 impl Rival {
