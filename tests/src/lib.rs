@@ -8,4 +8,5 @@ pub mod guest;
 pub mod leftovers;
 pub mod model_server;
 pub mod peer;
+pub mod podman;
 pub mod processes;
