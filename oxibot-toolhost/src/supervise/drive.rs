@@ -153,10 +153,12 @@ impl Broker {
 
     /// Tells a call about to be launched which sockets are not its own. Without namespaces it can make none to connect.
     fn beware(&mut self, key: u64, index: usize, now: Instant) {
-        let accompanied = self.calls.iter().any(|(other, call)| {
-            *other != key && call.place == index && call.process().is_some_and(Process::runs)
-        });
         let Some(place) = self.places.get(index).filter(|place| place.level() == Level::Full) else { return };
+        let accompanied = self.calls.iter().any(|(other, call)| {
+            *other != key
+                && call.process().is_some_and(Process::runs)
+                && self.places.get(call.place).is_some_and(|other| place.others.shares(&other.others))
+        });
         let listed = self.listing.now();
         let (sockets, search) = place.others.ask(listed.as_deref(), accompanied, now);
         if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
