@@ -93,22 +93,22 @@ fn serve(requests: &OwnedFd, key: &OwnedFd, worker: &Worker<'_>) -> Result<(), E
             Cloned::Child => become_worker(requests, key, worker),
             Cloned::Parent { pid, pidfd: _ } => wait(pid)?,
         };
-        match ended {
-            WaitStatus::Exited(_, 0) => {}
-            other => {
-                failures.push(Instant::now());
-                let why = match other {
-                    WaitStatus::Exited(_, status) => format!("it ended with status {status}"),
-                    WaitStatus::Signaled(_, signal, _) => format!("it was ended by {signal}"),
-                    _ => "it ended".to_owned(),
-                };
+        let why = match ended {
+            WaitStatus::Exited(_, 0) => continue,
+            WaitStatus::Exited(_, status) => {
                 // What it could not start with it cannot answer: the request that woke it would only wake the next.
-                if matches!(other, WaitStatus::Exited(..)) {
-                    discard(requests.as_fd())?;
-                }
-                lost(requests.as_fd(), &why);
+                discard(requests.as_fd())?;
+                format!("it ended with status {status}")
             }
-        }
+            WaitStatus::Signaled(_, signal, _) => format!("it was ended by {signal}"),
+            WaitStatus::Stopped(..)
+            | WaitStatus::PtraceEvent(..)
+            | WaitStatus::PtraceSyscall(_)
+            | WaitStatus::Continued(_)
+            | WaitStatus::StillAlive => "it ended".to_owned(),
+        };
+        failures.push(Instant::now());
+        lost(requests.as_fd(), &why);
     }
 }
 

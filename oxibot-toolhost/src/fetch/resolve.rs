@@ -29,11 +29,11 @@ const MAX_FILE: usize = 256 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ResolveError {
     #[error("there is no such name")]
-    NoSuchName,
+    Unknown,
     #[error("the name has no address")]
-    NoAddress,
+    Addressless,
     #[error("no name server answers: {0}")]
-    NoAnswer(String),
+    Unanswered(String),
 }
 
 /// What is known of the system's name service.
@@ -64,7 +64,7 @@ impl Resolver {
             (Err(error), Err(_)) => Err(error),
             (v4, v6) => {
                 let addresses: Vec<IpAddr> = [v4, v6].into_iter().flatten().flatten().collect();
-                if addresses.is_empty() { Err(ResolveError::NoAddress) } else { Ok(addresses) }
+                if addresses.is_empty() { Err(ResolveError::Addressless) } else { Ok(addresses) }
             }
         }
     }
@@ -76,7 +76,7 @@ impl Resolver {
                 let answered = timeout(PATIENCE, ask_server(*server, name, kind)).await;
                 match answered {
                     Ok(Ok(Answer::Addresses(addresses))) => return Ok(addresses),
-                    Ok(Ok(Answer::NoSuchName)) => return Err(ResolveError::NoSuchName),
+                    Ok(Ok(Answer::NoSuchName)) => return Err(ResolveError::Unknown),
                     Ok(Ok(Answer::Refused(code))) => {
                         why = format!("{} answers with code {code}", server.ip())
                     }
@@ -86,7 +86,7 @@ impl Resolver {
                 }
             }
         }
-        Err(ResolveError::NoAnswer(why))
+        Err(ResolveError::Unanswered(why))
     }
 }
 
