@@ -1,10 +1,12 @@
-//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `fetcher`, `settings`, `facts`, `attack`, `probe`.
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `fetcher`, `settings`, `facts`, `audit`,
+//! `attack`, `probe`.
 //!
-//! Each role is one call into the module that owns it. Only `serve`, `fetcher`, `settings` and `facts` are started by people or by main.
+//! Each role is one call into the module that owns it. Only `serve`, `fetcher`, `settings`, `facts` and `audit` are started
+//! by people or by main.
 
 use std::process::ExitCode;
 
-use crate::{facts, fetcher, files, supervise, sys, wall};
+use crate::{audit, facts, fetcher, files, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -19,6 +21,7 @@ pub fn run() -> ExitCode {
         Some("settings") => supervise::settings_role(arguments),
         Some("facts") => facts::role(),
         Some("fetcher") => fetcher::role(arguments),
+        Some("audit") => audit::role(arguments),
         Some("files") => files::role(),
         Some("keeper") => wall::keeper_role(),
         Some("nursery") => wall::nursery_role(),

@@ -23,7 +23,7 @@ mod drive;
 mod environment;
 mod explain;
 mod farewell;
-mod key;
+mod journal;
 mod life;
 mod link;
 mod log;
@@ -40,7 +40,7 @@ mod spill;
 mod start;
 mod transfer;
 mod web;
-mod workspace;
+pub(crate) mod workspace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
