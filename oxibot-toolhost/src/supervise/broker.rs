@@ -106,6 +106,7 @@ enum Owner {
     Output(u64, Stream),
     Input(u64),
     Web,
+    Way(u64),
 }
 
 /// Parts a broker is made of.
@@ -253,6 +254,9 @@ impl Broker {
                 }
                 add(init.pidfd(), read, Owner::InitEnd(*key));
             }
+            if let Some(socket) = process.way.socket() {
+                add(socket, read, Owner::Way(*key));
+            }
             let room = self.links.get(&call.link).is_none_or(|link| link.outbox.has_room());
             for (stream, pipe) in process.readable(room) {
                 add(pipe, read, Owner::Output(*key, stream));
@@ -307,6 +311,7 @@ impl Broker {
                 let answers = self.web.read(&mut self.buffer);
                 self.web_answers(answers, now);
             }
+            Owner::Way(key) => self.way_talks(key, now),
         }
         Ok(())
     }
