@@ -466,7 +466,7 @@ fn a_page_is_read_on_kept_within_its_conversation_and_asked_for_again_only_if_it
     else {
         panic!()
     };
-    assert!(second.contains("line 900\n") && !second.contains("line 1\n"));
+    assert!(second.contains("line 1500\n") && !second.contains("line 1\n"));
     assert_eq!(count.load(Ordering::SeqCst), 1, "reading on asks nobody");
     assert_eq!(worker.text("http://page.example/long"), first);
     assert_eq!(count.load(Ordering::SeqCst), 2, "asked whether it changed");
