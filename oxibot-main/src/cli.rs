@@ -79,6 +79,11 @@ pub enum Command {
         oxibot agent -s work --model openrouter/anthropic/claude-sonnet-4\n\n\
         In a conversation, Ctrl-C cancels what runs and Ctrl-D leaves.")]
     Agent(AgentArgs),
+    /// Answer on all configured channels, until it is ended
+    #[command(after_help = "It reads `channels` of the configuration, one gateway for a home. Health and\n\
+        figures are on http://127.0.0.1:18790 (/health, /ready, /metrics) unless\n\
+        `gateway` says otherwise. SIGTERM lets running turns end first.")]
+    Gateway,
     /// The tools a model may use, and calling one by hand
     #[command(subcommand)]
     Tool(ToolCommand),

@@ -9,3 +9,4 @@ pub mod leftovers;
 pub mod model_server;
 pub mod peer;
 pub mod processes;
+pub mod telegram;

@@ -18,6 +18,7 @@ use crate::broker::Broker;
 use crate::cli::AgentArgs;
 use crate::config::{Config, Loaded};
 use crate::exit::Exit;
+use crate::gateway::Voice;
 use crate::model::OfferedTool;
 use crate::provider::{self, ConnectOptions, Opened, Provider, ProviderSettings, Recorder, Replay};
 use crate::render::report::error_object;
@@ -152,7 +153,17 @@ async fn desk(
     broker: &Broker,
     terminal: Terminal,
 ) -> Result<(Desk, Option<String>), Unready> {
-    let Prepared { args, mind, open_mind, terms, vision, expiry, state, who, session } = prepared;
+    let (json, message) = (prepared.args.json, prepared.args.message.clone());
+    let (vision, session) = (prepared.vision, prepared.session.clone());
+    let Voice { agent, terms, open_mind, broker: _ } = voice(prepared, broker).await?;
+    let detail = if json { Detail::Remarks } else { Detail::All };
+    let screen = Screen::new(terminal, detail);
+    Ok((Desk { agent, terms, session, open_mind, vision, screen }, message))
+}
+
+/// Opens the conversations and asks the toolhost what it offers.
+pub(super) async fn voice(prepared: Prepared, broker: &Broker) -> Result<Voice, Unready> {
+    let Prepared { mind, open_mind, terms, expiry, state, who, session, args: _, vision: _ } = prepared;
     // Opening may wait for another process that migrates: not on the runtime's thread.
     let store = tokio::task::spawn_blocking(move || Store::open(&state))
         .await
@@ -166,7 +177,7 @@ async fn desk(
         .await
         .map_err(|error| Unready::new(Exit::TryAgain, "toolhost", &format!("{error}; try again")))?;
     let hello = broker.hello();
-    let origin = Origin { who, channel: "terminal".to_owned(), session: session.clone() };
+    let origin = Origin { who, channel: "terminal".to_owned(), session };
     let agent = Agent {
         store,
         hands: Arc::new(Acting::new(broker.clone(), origin, None)),
@@ -181,9 +192,7 @@ async fn desk(
         level: hello.wall.level.name().to_owned(),
         expiry,
     };
-    let detail = if args.json { Detail::Remarks } else { Detail::All };
-    let screen = Screen::new(terminal, detail);
-    Ok((Desk { agent, terms, session, open_mind, vision, screen }, args.message))
+    Ok(Voice { agent, terms, open_mind, broker: broker.clone() })
 }
 
 /// The key of a conversation at the terminal.

@@ -8,6 +8,7 @@ mod conversation;
 pub mod demo;
 mod doctor;
 mod fault;
+mod gateway;
 mod oneshot;
 mod progress;
 mod run;
@@ -78,6 +79,7 @@ fn dispatch(global: &Global, command: &Command) -> Exit {
     match command {
         Command::Demo(args) => demo::run(global, args),
         Command::Agent(args) => conversation::agent(global, args),
+        Command::Gateway => gateway::run(global),
         Command::Tool(ToolCommand::List(args)) => tool::list(global, args),
         Command::Tool(ToolCommand::Call(args)) => tool::call(global, args),
         Command::Sandbox(SandboxCommand::Run(args)) => run::run(global, args),

@@ -170,6 +170,9 @@ pub fn exit_of_error(error: &StoreError) -> (Exit, &'static str, &'static str) {
         StoreError::Public { .. } | StoreError::Newer { .. } | StoreError::NotAFile { .. } => {
             (Exit::Configuration, "store", "see the message")
         }
+        StoreError::SecondGateway { .. } => {
+            (Exit::TryAgain, "busy", "end that one first, or give another --home")
+        }
         StoreError::BadName { .. } => (Exit::Usage, "usage", "give -s a short plain name"),
         StoreError::Unknown { .. } => (Exit::Failed, "unknown_session", "see `oxibot sessions list`"),
         StoreError::File { .. }
