@@ -17,6 +17,9 @@ use crate::commands::Fault;
 use crate::config::{LogFormat, LogLevel, Logging};
 use crate::exit::Exit;
 
+/// Names our lines are logged under, for `RUST_LOG`.
+const TARGETS: [&str; 4] = ["oxibot_main", "oxibot_agent", "oxibot_broker", "oxibot_channels"];
+
 /// Starts the log. A second call changes nothing.
 ///
 /// # Errors
@@ -61,7 +64,11 @@ fn filter(global: &Global, logging: &Logging) -> Result<EnvFilter, Fault> {
         (false, 2..) => "debug",
     };
     // Libraries log what they send; that is for RUST_LOG only.
-    let directives = if level == "off" { "off".to_owned() } else { format!("error,oxibot_main={level}") };
+    let directives = if level == "off" {
+        "off".to_owned()
+    } else {
+        TARGETS.iter().fold("error".to_owned(), |all, target| format!("{all},{target}={level}"))
+    };
     Ok(EnvFilter::new(directives))
 }
 

@@ -77,19 +77,25 @@ pub(super) fn fate(entries: &[StoredEntry], begun: Begun) -> Fate {
     }
 }
 
+/// The answers of a turn: each reply that called nothing, as the turn itself would have put them together. Without one,
+/// the last words there are.
 fn last_words(entries: &[&Entry]) -> String {
-    entries
-        .iter()
-        .rev()
-        .find_map(|entry| {
-            let Entry::Replied { parts, .. } = entry else { return None };
-            let text: String = parts
-                .iter()
-                .filter_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None })
-                .collect();
-            (!text.trim().is_empty()).then_some(text)
-        })
-        .unwrap_or_default()
+    let replies = entries.iter().filter_map(|entry| {
+        let Entry::Replied { parts, .. } = entry else { return None };
+        let calls = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
+        let text: String = parts
+            .iter()
+            .filter_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None })
+            .collect();
+        (!text.trim().is_empty()).then_some((calls, text))
+    });
+    let replies: Vec<(bool, String)> = replies.collect();
+    let answers: Vec<&str> =
+        replies.iter().filter(|(calls, _)| !calls).map(|(_, text)| text.as_str()).collect();
+    if answers.is_empty() {
+        return replies.into_iter().next_back().map(|(_, text)| text).unwrap_or_default();
+    }
+    answers.join("\n\n")
 }
 
 #[cfg(test)]
