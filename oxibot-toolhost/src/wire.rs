@@ -2,6 +2,8 @@
 //!
 //! These never cross to main. Descriptors travel beside the first byte of a message (`SCM_RIGHTS`).
 
+use std::net::IpAddr;
+
 use bincode::{Decode, Encode};
 use oxibot_proto::message::{Denial, Level, Protection, Usage};
 use oxibot_proto::settings::Limits;
@@ -27,6 +29,8 @@ pub struct Profile {
     pub tmp_mb: u32,
     /// What a call may use as a whole, where it has a cgroup. A job may ask for less.
     pub limits: Limits,
+    /// Whether a call has a proxy on its own loopback (`tools.bash.network`). Level full only.
+    pub proxy: bool,
 }
 
 /// Which wall to build.
@@ -115,14 +119,34 @@ pub struct Sockets {
     pub named: Vec<Vec<u8>>,
     /// Look through all that is granted.
     pub search: bool,
+    /// Which sockets may be there, as the kernel lists them: low halves of inode numbers. `None`: that is not known.
+    pub expected: Option<Vec<u32>>,
+    /// Who may move sockets about meanwhile.
+    pub movers: Movers,
 }
 
 impl Sockets {
     /// Nothing is known: look.
     #[must_use]
     pub fn search() -> Self {
-        Self { known: Vec::new(), named: Vec::new(), search: true }
+        Self { known: Vec::new(), named: Vec::new(), search: true, expected: None, movers: Movers::Nobody }
     }
+
+    /// Nothing is to be covered.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { search: false, ..Self::search() }
+    }
+}
+
+/// Who may move sockets and their directories about while a call's init looks for them, so that it misses one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Movers {
+    /// No call: what the host moves is its own affair.
+    Nobody,
+    /// Calls that began earlier. This one must not run before each socket that is expected was covered, or nothing moved
+    /// during one whole search.
+    Calls,
 }
 
 /// What a search found.
@@ -132,6 +156,8 @@ pub struct FoundSockets {
     pub paths: Vec<Vec<u8>>,
     /// Whether all was looked at; the time of one search is bounded.
     pub whole: bool,
+    /// What was expected and is not there: all was looked at, and nothing moved meanwhile.
+    pub elsewhere: Vec<u32>,
 }
 
 /// Init to supervisor.
@@ -152,10 +178,86 @@ pub enum FromInit {
     Unsafe(Denial),
     /// What a search for sockets found. Before `Running`.
     Sockets(FoundSockets),
+    /// The proxy of the call listens. Descriptor: the listening socket, of which init keeps no copy. Before `Running`.
+    Listening,
     /// A system call of the call was refused by the filter, while it runs. Each kind is told once a call.
     Refused(Refusal),
     /// The payload ended.
     Ended(Ending),
+}
+
+/// Supervisor to egress, once: the terms of one call. Descriptor: the listening socket of its proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct EgressOrder {
+    /// Patterns of `tools.bash.network`, as text.
+    pub hosts: Vec<String>,
+    /// Addresses that may be reached although they are not public, as text.
+    pub private: Vec<String>,
+}
+
+/// Egress to supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FromEgress {
+    /// It is confined and serves.
+    Ready,
+    /// It could not be confined; nothing was accepted.
+    CouldNot(WallFault),
+    /// It decided on a connection. Forgeable by whoever takes an egress over, as what a program prints is.
+    Decided(Decision),
+}
+
+/// What an egress decided on a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Decision {
+    /// Host, or what stood in its place; empty when there was none.
+    pub host: String,
+    /// Port, 0 when there was none.
+    pub port: u16,
+    /// What was decided.
+    pub verdict: NetVerdict,
+}
+
+/// See [`Decision`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum NetVerdict {
+    /// It is connected to, first at this address.
+    Allowed(IpAddr),
+    /// It is not.
+    Refused(NetRule),
+    /// It would have been, but could not be reached.
+    Failed(NetFailure),
+}
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum NetRule {
+    /// It is no name of a host.
+    Name,
+    /// The host is not listed.
+    Host,
+    /// The host is listed, for other ports.
+    Port,
+    /// Its name leads to an address that is not public.
+    Address,
+    /// The request is malformed, or could be understood in two ways.
+    Request,
+    /// The call has reached or transferred as much as it may.
+    Limit,
+}
+
+/// Why a host that may be reached was not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum NetFailure {
+    /// There is no such name.
+    NoSuchName,
+    /// The name has no address.
+    NoAddress,
+    /// No name server answered.
+    Lookup,
+    /// The host refused.
+    Connect,
+    /// The host did not answer.
+    Silent,
 }
 
 /// A system call that the filter refused. Numbers only: nothing a pointer pointed to was looked at.
@@ -367,4 +469,74 @@ pub enum FilesResult {
     Denied(Denial),
     /// No such file, not a file, ambiguous match and so on.
     Failed(String),
+}
+
+/// Supervisor to fetch worker: one message a packet, framed like everything else. Answers come in any order.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct FetchRequest {
+    /// Echoed in the answer.
+    pub number: u64,
+    /// What to do.
+    pub work: FetchWork,
+}
+
+/// What a fetch worker does. URLs and queries are as the model wrote them; no key is among this.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FetchWork {
+    /// Say what would be refused of a URL. Nothing is looked up.
+    Judge {
+        /// The URL.
+        url: String,
+        /// `web.allowPrivate`.
+        allow: Vec<String>,
+    },
+    /// Get a page.
+    Get {
+        /// The URL.
+        url: String,
+        /// First character to show, from 0.
+        offset: u64,
+        /// The conversation, within which pages are kept.
+        conversation: String,
+        /// `web.allowPrivate`.
+        allow: Vec<String>,
+    },
+    /// Ask the search service.
+    Search {
+        /// What for.
+        query: String,
+        /// Most results; the configured number when absent.
+        count: Option<u32>,
+    },
+    /// Nobody waits for the answer to this number any more.
+    Cancel,
+}
+
+/// Fetch worker to supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct FetchAnswer {
+    /// As in the request. Without meaning for [`FetchResult::Lost`].
+    pub number: u64,
+    /// What came of it.
+    pub result: FetchResult,
+}
+
+/// What came of a request to the fetch worker.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FetchResult {
+    /// Text for the model.
+    Text {
+        /// At most `MAX_OUTPUT` bytes of UTF-8, already cut with its `next offset` line.
+        text: String,
+        /// Bytes of the whole text.
+        total_bytes: u64,
+    },
+    /// Nothing would be refused before the name is looked up.
+    Allowed,
+    /// The address is refused.
+    Denied(Denial),
+    /// DNS, TLS, transport, an answer that cannot be shown.
+    Failed(String),
+    /// The worker ended; every request it had is lost. Said by the process that starts it.
+    Lost(String),
 }

@@ -3,12 +3,14 @@
 //! Under the launcher main takes over the terminal and the toolhost's socket, and another toolhost whenever the launcher
 //! had to start one; when the launcher is gone, main ends.
 
+use oxibot_proto::web::SearchService;
+
 use crate::broker::{self, Broker, Connection};
 use crate::cli::{AgentArgs, Global};
 use crate::config::{Loaded, Logging};
 use crate::confine::{Network, confine};
 use crate::exit::Exit;
-use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive_handover};
+use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive_handover, search_service};
 use crate::render::terminal::{self, Terminal};
 
 use tokio::sync::watch;
@@ -20,8 +22,13 @@ use super::signals::Endings;
 
 /// Runs it, whichever process this is.
 pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
-    let needs =
-        Needs { workspaces: Vec::new(), network: Network::Connect, state: State::Used, json: args.json };
+    let needs = Needs {
+        workspaces: Vec::new(),
+        network: Network::Connect,
+        web: true,
+        state: State::Used,
+        json: args.json,
+    };
     let terminal = Terminal::detect(global.plain);
     if args.message.is_some() {
         return oneshot::with_toolhost(
@@ -84,6 +91,8 @@ fn main_process<P>(
     let handover = receive_handover()?;
     let greeted = oneshot::greet(handover.toolhost).map_err(|refusal| refusal.fault(global))?;
     let loaded = fault::load(global)?;
+    oneshot::leave_search(handover.search, &loaded);
+    let service = search_service(&loaded.config);
     let prepared = match prepare(&loaded) {
         Ok(prepared) => prepared,
         Err(exit) => return Ok(exit),
@@ -98,7 +107,7 @@ fn main_process<P>(
             .map_err(|error| Fault::new(Exit::Internal, "launcher", error.to_string()))?;
         let (broker, connection) = Broker::start(greeted)?;
         let work = command(prepared, broker.clone());
-        Ok(attend(work, broker, connection, &control, ended).await)
+        Ok(attend(work, broker, connection, &control, &service, ended).await)
     });
     runtime.shutdown_background();
     exit
@@ -110,6 +119,7 @@ async fn attend(
     broker: Broker,
     mut connection: Connection,
     control: &Control,
+    service: &SearchService,
     ended: Ended,
 ) -> Exit {
     let mut endings = match Endings::listen() {
@@ -130,7 +140,10 @@ async fn attend(
                 }
             },
             event = control.next() => match event {
-                ControlEvent::Toolhost(socket) => {
+                ControlEvent::Toolhost(socket, search) => {
+                    if let Some(Err(error)) = search.map(|door| door.leave_service(service)) {
+                        tracing::warn!(%error, "cannot leave the search key for the fetch worker");
+                    }
                     // The hello may take a while: not on the runtime's thread, and the conversation waits for it.
                     let greeted = tokio::task::spawn_blocking(move || broker::greet(socket)).await;
                     match greeted.map_err(|error| error.to_string()).and_then(|greeted| {

@@ -222,11 +222,13 @@ fn documented() -> Vec<(String, Value, String)> {
         ("channels.email.allowedUsers", json!(["a@example.com"])),
         ("tools.restrictToWorkspace", json!(false)),
         ("tools.exec.timeout", json!(10)),
+        ("tools.exec.network", json!(["a.example.org", "*.b.example.org:8443"])),
         ("tools.disabled", json!(["bash"])),
         ("tools.web.search.apiKey", json!("BSA")),
-        ("tools.web.search.provider", json!("brave")),
+        ("tools.web.search.provider", json!("searxng")),
         ("tools.web.search.maxResults", json!(3)),
         ("tools.web.search.baseUrl", json!("http://localhost:9/search")),
+        ("web.allowPrivate", json!(["10.1.0.0/16:443"])),
         ("sandbox.require", json!("full")),
         ("sandbox.read", json!(["/opt"])),
         ("sandbox.write", json!(["/srv/out"])),
@@ -241,6 +243,16 @@ fn documented() -> Vec<(String, Value, String)> {
         ("limits.fileSizeMb", json!(10)),
         ("limits.openFiles", json!(256)),
         ("limits.tmpMb", json!(64)),
+        ("limits.senders.callsPerMinute", json!(3)),
+        ("limits.senders.callBurst", json!(4)),
+        ("limits.senders.callsPerDay", json!(5)),
+        ("limits.senders.messagesPerMinute", json!(6)),
+        ("limits.senders.messageBurst", json!(7)),
+        ("limits.senders.tokensPerDay", json!(8)),
+        ("limits.senders.terminal", json!(true)),
+        ("approvals.mode", json!("deny")),
+        ("audit.detail", json!("digest")),
+        ("audit.rotateMb", json!(2)),
         ("gateway.host", json!("0.0.0.0")),
         ("gateway.port", json!(8080)),
         ("gateway.health", json!(false)),
@@ -271,6 +283,7 @@ fn documented() -> Vec<(String, Value, String)> {
 fn companions(key: &str) -> Vec<(&'static str, Value)> {
     match key {
         "agents.defaults.fallbackModels" => vec![("agents.defaults.model", json!("ollama/x"))],
+        "tools.web.search.provider" => vec![("tools.web.search.baseUrl", json!("http://localhost:9/"))],
         "providers.custom.apiKey" => vec![("providers.custom.apiBase", json!("https://llm.example.com"))],
         _ => vec![],
     }
@@ -306,7 +319,7 @@ fn shown(key: &str, value: &Value) -> Value {
 }
 
 /// Keys with one possible value, which is the default.
-const ONLY_ONE: [&str; 2] = ["channels.slack.mode", "tools.web.search.provider"];
+const ONLY_ONE: [&str; 1] = ["channels.slack.mode"];
 
 #[test]
 fn the_table_names_every_key() {

@@ -4,20 +4,24 @@
 //! a thread started or a connection opened. What is started is a file that was opened and checked, run by descriptor.
 //! The launcher never reads a secret and never opens the network; it is synchronous and single-threaded.
 
+mod audit;
 mod binary;
 mod control;
 mod facts;
+mod fetcher;
 mod launcher;
 mod toolhost;
 
 use std::io;
 use std::path::PathBuf;
 
-pub use binary::{Program, find_toolhost};
+pub use audit::audit_reader;
+pub use binary::{Program, find_fetch, find_toolhost};
 pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;
+pub use fetcher::{SearchDoor, search_service};
 pub use launcher::{join_launcher, launch};
-pub use toolhost::{LaunchOptions, Purpose, Toolhost, start_toolhost};
+pub use toolhost::{LaunchOptions, Purpose, Started, Toolhost, start_toolhost};
 
 /// Something could not be started. Each variant says who could have caused it and what to do.
 #[derive(Debug, thiserror::Error)]

@@ -13,12 +13,13 @@ use oxibot_proto::settings::MAX_TIMEOUT_SECONDS;
 use oxibot_proto::state::Stage;
 
 use super::attacks::only_attacks;
-use super::audit::{Subject, capped};
-use super::broker::Broker;
+use super::audit::{About, Subject, capped};
+use super::broker::{Broker, Fixed};
 use super::calls::{Body, Call, Finished, Plan, Shape};
-use super::{environment, policy};
-use crate::tools::{self, ToolRequest};
-use crate::wire::{FilesWork, Job, Sockets};
+use super::web::Asker;
+use super::{environment, network, policy};
+use crate::tools::{self, ToolRequest, WebRequest};
+use crate::wire::{FetchWork, FilesWork, Job, Sockets};
 
 /// Calls of one connection that may wait for a slot.
 const MAX_QUEUED: usize = 64;
@@ -30,6 +31,8 @@ const MAX_CLAIM: usize = 256;
 const UMASK: u32 = 0o022;
 /// Deadline of a file tool.
 const FILES_TIMEOUT: Duration = Duration::from_secs(60);
+/// Deadline of a web tool: the worker's own 30 s for the network, and what making text of a page may take.
+const WEB_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Makes what runs once the workspace is known.
 type MakeBody = Box<dyn FnOnce(&Broker, usize) -> Body>;
@@ -40,7 +43,7 @@ pub(crate) struct Asked {
     pub(crate) tool: String,
     pub(crate) origin: Origin,
     pub(crate) workspace: Option<String>,
-    pub(crate) detail: String,
+    pub(crate) about: About,
 }
 
 impl Broker {
@@ -57,7 +60,14 @@ impl Broker {
             ToToolhost::Judge(request) => {
                 if self.number_is_new(link, request.call, "Judge", now) {
                     let judgement = self.judgement(&request);
-                    self.send(link, &ToMain::Judgement(judgement), now);
+                    match self.url_to_judge(&request, &judgement) {
+                        Some(work) => {
+                            let (number, asker) = (self.key(), Asker::DryRun(link, request.call));
+                            let unasked = self.web.ask(number, work, asker);
+                            self.web_answers(unasked.into_iter().collect(), now);
+                        }
+                        None => self.send(link, &ToMain::Judgement(judgement), now),
+                    }
                 }
             }
             ToToolhost::Run(request) => {
@@ -131,7 +141,11 @@ impl Broker {
 
     fn list_tools(&mut self, link: u64, now: Instant) {
         let disabled = &self.fixed.settings.tools.disabled;
-        let offered = tools::specs().into_iter().filter(|tool| !disabled.contains(&tool.name)).collect();
+        let mut offered: Vec<_> =
+            tools::specs().into_iter().filter(|tool| !disabled.contains(&tool.name)).collect();
+        if let Some(bash) = offered.iter_mut().find(|tool| tool.name == "bash") {
+            bash.description = network::described(&bash.description, &self.fixed.settings.tools.exec.network);
+        }
         self.send(link, &ToMain::Tools(offered), now);
     }
 
@@ -184,14 +198,15 @@ impl Broker {
             tool: canonical(&request.tool),
             origin: request.origin,
             workspace: request.workspace,
-            detail: String::new(),
+            about: About::default(),
         };
         let parsed = self.parse(&request.tool, &request.arguments);
         let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(message) => return self.refuse(link, &asked, Outcome::Failed { message }, now),
         };
-        let asked = Asked { detail: detail(&parsed), ..asked };
+        let asked = Asked { about: about(&parsed), ..asked };
+        let conversation = conversation(&asked.origin);
         let judged = policy::judge(&parsed);
         let limit = self.fixed.settings.limits.max_timeout_seconds.min(MAX_TIMEOUT_SECONDS);
         let (wanted, body): (Duration, MakeBody) = match parsed {
@@ -203,6 +218,11 @@ impl Broker {
                 let plan =
                     move |broker: &Broker, place: usize| broker.plan(place, argv, directory, Shape::Tool);
                 (Duration::from_secs(seconds.into()), Box::new(plan))
+            }
+            ToolRequest::Web(asked) => {
+                let allow = &self.fixed.settings.web.allow_private;
+                let work = fetch_work(asked, &conversation, allow);
+                (WEB_TIMEOUT, Box::new(move |_: &Broker, _: usize| Body::Web(Some(work))))
             }
             ToolRequest::Files(work) => {
                 (FILES_TIMEOUT, Box::new(move |_: &Broker, _: usize| Body::Files(Some(work))))
@@ -226,7 +246,7 @@ impl Broker {
             tool: "sandbox run".to_owned(),
             origin: request.origin,
             workspace: request.workspace,
-            detail: printable.join(" "),
+            about: About { text: printable.join(" "), size: None },
         };
         let size: usize = request.argv.iter().map(|word| word.len() + 1).sum();
         let fault = if request.argv.first().is_none_or(Vec::is_empty) {
@@ -253,7 +273,7 @@ impl Broker {
 
     fn plan(&self, place: usize, argv: Vec<Vec<u8>>, directory: Vec<u8>, shape: Shape) -> Body {
         let workspace = self.places.get(place).map(|place| place.workspace.bytes()).unwrap_or_default();
-        let environment = environment::build(&workspace, &self.fixed.machine, &self.fixed.settings.sandbox);
+        let environment = self.environment(&workspace);
         let job = Job {
             argv,
             environment,
@@ -264,6 +284,13 @@ impl Broker {
             sockets: Sockets::search(),
         };
         Body::Planned(Box::new(Plan::new(job, shape)))
+    }
+
+    /// The environment of a call in this workspace.
+    pub(crate) fn environment(&self, workspace: &[u8]) -> Vec<Vec<u8>> {
+        let Fixed { settings, machine, .. } = &self.fixed;
+        let proxy = if settings.tools.exec.network.is_on() { network::variables() } else { Vec::new() };
+        environment::build(workspace, machine, &settings.sandbox, &proxy)
     }
 
     fn parse(&self, tool: &str, arguments: &str) -> Result<ToolRequest, String> {
@@ -301,7 +328,7 @@ impl Broker {
         }
         let subject = self.subject(&asked, place);
         let wall = self.wall_of(place);
-        if let Err(error) = self.audit.call(&subject, "allow", None, wall.0) {
+        if let Err(error) = self.audit.call(&subject, "allow", None, None, wall.0) {
             let message = format!("audit.unwritable: {error}");
             let finished = Finished::plain(Outcome::Internal { message });
             return self.deliver(link, asked.number, &subject, finished, (wall, Duration::ZERO), now);
@@ -341,7 +368,7 @@ impl Broker {
         let id = self.call_id();
         let workspace =
             self.places.get(place).map(|place| place.workspace.path.to_string_lossy().into_owned());
-        Subject::new(&id, &asked.tool, &asked.origin, &workspace.unwrap_or_default(), &asked.detail)
+        self.audit.subject(&id, &asked.tool, &asked.origin, &workspace.unwrap_or_default(), &asked.about)
     }
 
     /// Refuses before anything ran. Recorded all the same.
@@ -359,10 +386,28 @@ impl Broker {
             | Outcome::Killed { .. }
             | Outcome::Internal { .. } => ("invalid", None),
         };
-        if let Err(error) = self.audit.call(&subject, verdict, rule, wall.0) {
+        if let Err(error) = self.audit.call(&subject, verdict, rule, None, wall.0) {
             self.log.line(&error.to_string(), now);
         }
         self.deliver(link, asked.number, &subject, Finished::plain(outcome), (wall, Duration::ZERO), now);
+    }
+
+    /// The URL of a dry run, where nothing else was found against it: only the fetch worker can judge it.
+    fn url_to_judge(&self, request: &CallRequest, judgement: &Judgement) -> Option<FetchWork> {
+        if judgement.verdict != Verdict::Allow {
+            return None;
+        }
+        match self.parse(&request.tool, &request.arguments) {
+            Ok(ToolRequest::Web(WebRequest::Get { url, .. })) => {
+                Some(FetchWork::Judge { url, allow: self.fixed.settings.web.allow_private.clone() })
+            }
+            Ok(
+                ToolRequest::Web(WebRequest::Search { .. })
+                | ToolRequest::Bash { .. }
+                | ToolRequest::Files(_),
+            )
+            | Err(_) => None,
+        }
     }
 
     fn judgement(&self, request: &CallRequest) -> Judgement {
@@ -415,9 +460,9 @@ pub(crate) fn stop_denial() -> Denial {
     }
 }
 
-/// What a request is recorded as: the command line or the path, never contents.
-fn detail(request: &ToolRequest) -> String {
-    match request {
+/// What a request is recorded as: the command line, or the path and the size of what is written; never contents.
+fn about(request: &ToolRequest) -> About {
+    let text = match request {
         ToolRequest::Bash { command, .. } => command.clone(),
         ToolRequest::Files(work) => match work {
             FilesWork::Read { path, .. }
@@ -439,6 +484,28 @@ fn detail(request: &ToolRequest) -> String {
             | FilesWork::GitCheckpoint
             | FilesWork::GitRestore => String::new(),
         },
+        ToolRequest::Web(WebRequest::Get { url, .. }) => url.clone(),
+        ToolRequest::Web(WebRequest::Search { query, .. }) => query.clone(),
+    };
+    let size = match request {
+        ToolRequest::Files(FilesWork::Write { content, .. }) => u64::try_from(content.len()).ok(),
+        ToolRequest::Files(_) | ToolRequest::Bash { .. } | ToolRequest::Web(_) => None,
+    };
+    About { text, size }
+}
+
+/// The conversation a page is kept for, as main claims it: what one fetched is not in the answer to another.
+fn conversation(origin: &Origin) -> String {
+    let part = |text: &str| capped(text, MAX_CLAIM).replace('\n', " ");
+    format!("{}\n{}\n{}", part(&origin.channel), part(&origin.session), part(&origin.who))
+}
+
+fn fetch_work(asked: WebRequest, conversation: &str, allow: &[String]) -> FetchWork {
+    match asked {
+        WebRequest::Get { url, offset } => {
+            FetchWork::Get { url, offset, conversation: conversation.to_owned(), allow: allow.to_vec() }
+        }
+        WebRequest::Search { query, count } => FetchWork::Search { query, count },
     }
 }
 

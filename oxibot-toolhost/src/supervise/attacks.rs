@@ -11,9 +11,9 @@ use oxibot_proto::message::{
 };
 
 use super::admit::Asked;
+use super::audit::{About, Sync};
 use super::broker::Broker;
 use super::calls::{Body, Call, Finished, Plan, Shape};
-use super::environment;
 use crate::wall::attack::{Answer, Attack, Targets, all};
 use crate::wire::{Job, Sockets};
 
@@ -112,7 +112,7 @@ impl Broker {
 
     fn begin_attack(&mut self, link: u64, attack: &'static Attack, mut job: Job, now: Instant) {
         let workspace = self.places.get(PLACE).map(|place| place.workspace.bytes()).unwrap_or_default();
-        job.environment = environment::build(&workspace, &self.fixed.machine, &self.fixed.settings.sandbox);
+        job.environment = self.environment(&workspace);
         let origin = Origin { who: String::new(), channel: String::new(), session: String::new() };
         let asked = Asked {
             // Attacks have no number of main's; nothing is sent under this one.
@@ -120,7 +120,7 @@ impl Broker {
             tool: "attack".to_owned(),
             origin: origin.clone(),
             workspace: None,
-            detail: attack.id.to_owned(),
+            about: About { text: attack.id.to_owned(), size: None },
         };
         let subject = self.subject(&asked, PLACE);
         let key = self.key();
@@ -166,6 +166,9 @@ impl Broker {
             result,
             detail,
         };
+        if let Err(error) = self.audit.told("self_attack", &told, Sync::Soon) {
+            self.log.line(&error.to_string(), now);
+        }
         self.send(link, &ToMain::Attacked(Box::new(told)), now);
     }
 }

@@ -94,7 +94,7 @@ impl Battery {
             limits: Limits::default(),
             umask: UMASK,
             // Attackers aim at sockets outside the workspace; looking through it could take longer than all of them.
-            sockets: Sockets { known: Vec::new(), named: Vec::new(), search: false },
+            sockets: Sockets::none(),
         };
         let null = || -> Result<OwnedFd, Unproven> {
             let copy = self.null.try_clone().map_err(|error| Unproven::Failed(error.to_string()))?;
@@ -157,6 +157,8 @@ fn end_of(call: &mut RunningInit, until: Instant) -> Result<Option<i32>, Unprove
     loop {
         match call.receive()? {
             Some(FromInit::Running | FromInit::Refused(_) | FromInit::Sockets(_)) => {}
+            // Nobody serves an attacker's proxy: a connection to it is taken by nobody.
+            Some(FromInit::Listening) => drop(call.take_descriptor()?),
             Some(FromInit::Unsafe(denial)) => return Err(Unproven::Failed(denial.reason)),
             Some(FromInit::NotStarted { fault, exec: _ }) => return Err(fault.into()),
             Some(FromInit::BadDirectory(denial)) => return Err(Unproven::Failed(denial.reason)),
@@ -223,6 +225,7 @@ mod tests {
             wanted: crate::wire::Wanted::Strongest,
             tmp_mb: 1,
             limits: Limits::default(),
+            proxy: false,
         };
         let around = crate::wall::attack::Around { home: None, config: None, log: None, profiles: &[] };
         let mut targets = Targets::prepare(around);

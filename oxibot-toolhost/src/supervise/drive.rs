@@ -3,17 +3,19 @@
 use std::time::Instant;
 
 use nix::poll::PollFlags;
-use oxibot_proto::message::{Level, OutputChunk, Started, Stream, ToMain};
+use oxibot_proto::message::{Level, OutputChunk, Proven, Started, Stream, ToMain};
 
+use super::audit::SelfAttack;
 use super::broker::Broker;
 use super::calls::{Body, Call, millis};
-use super::conclude::files_finished;
+use super::conclude::{files_finished, web_finished, web_judgement};
 use super::desk::{Answer, Owner};
 use super::explain;
 use super::life::{Do, Event};
 use super::place::{Happened, Place};
 use super::process::{Guard, Process, Streams};
 use super::transfer::Steps;
+use super::web::{self, Answered, Asker};
 use crate::wire::{FilesResult, FilesWork, WallFault};
 
 /// Calls that run at once, of all connections.
@@ -24,17 +26,35 @@ const MAX_RUNNING_HERE: usize = 16;
 impl Broker {
     /// Starts what waits as far as there are slots, oldest first; a full workspace does not hold up another.
     pub(crate) fn start_queued(&mut self, now: Instant) {
-        let mut running = self.calls.values().filter(|call| call.started.is_some()).count();
+        let of_the_web = |call: &Call| matches!(call.body, Body::Web(_));
+        let on_the_web =
+            self.calls.values().filter(|call| call.started.is_some() && of_the_web(call)).count();
+        let waiting: Vec<u64> =
+            self.queue.iter().copied().filter(|key| self.calls.get(key).is_some_and(of_the_web)).collect();
+        for key in waiting.into_iter().take(web::MAX_RUNNING.saturating_sub(on_the_web)) {
+            self.queue.retain(|queued| *queued != key);
+            self.start(key, now);
+        }
+        let mut running =
+            self.calls.values().filter(|call| call.started.is_some() && !of_the_web(call)).count();
         let mut position = 0;
         while running < MAX_RUNNING
             && let Some(key) = self.queue.get(position).copied()
         {
-            let Some(place) = self.calls.get(&key).map(|call| call.place) else {
+            let Some(call) = self.calls.get(&key) else {
                 self.queue.remove(position);
                 continue;
             };
-            let here =
-                self.calls.values().filter(|call| call.place == place && call.started.is_some()).count();
+            if of_the_web(call) {
+                position += 1;
+                continue;
+            }
+            let place = call.place;
+            let here = self
+                .calls
+                .values()
+                .filter(|call| call.place == place && call.started.is_some() && !of_the_web(call))
+                .count();
             if here >= MAX_RUNNING_HERE {
                 position += 1;
                 continue;
@@ -47,6 +67,7 @@ impl Broker {
 
     fn start(&mut self, key: u64, now: Instant) {
         let work_number = self.key();
+        let mut unasked = None;
         let Some(call) = self.calls.get_mut(&key) else { return };
         let Some(place) = self.places.get_mut(call.place) else { return };
         call.started = Some(now);
@@ -66,6 +87,11 @@ impl Broker {
                     place.tools.put(work_number, work, Owner::Call(key));
                 }
             }
+            Body::Web(work) => {
+                if let Some(work) = work.take() {
+                    unasked = self.web.ask(work_number, work, Asker::Call(key));
+                }
+            }
         }
         let started = ToMain::Started(Started {
             call: call.number,
@@ -75,6 +101,19 @@ impl Broker {
         let link = call.link;
         if call.attack.is_none() {
             self.send(link, &started, now);
+        }
+        self.web_answers(unasked.into_iter().collect(), now);
+    }
+
+    /// Answers of the fetch worker go to whoever waits for them.
+    pub(crate) fn web_answers(&mut self, answers: Vec<Answered>, now: Instant) {
+        for (asker, result) in answers {
+            match asker {
+                Asker::Call(key) => self.conclude(key, web_finished(result), now),
+                Asker::DryRun(link, call) => {
+                    self.send(link, &ToMain::Judgement(web_judgement(call, result)), now);
+                }
+            }
         }
     }
 
@@ -103,9 +142,11 @@ impl Broker {
             }
             let Some(place) = self.places.get_mut(index) else { continue };
             let (require, battery) = (self.fixed.require, self.fixed.battery.as_ref());
+            let before = place.proven();
             if let Err(fault) = place.top_up(left, &mut self.nursery, require, battery, now) {
                 self.no_zygote(index, &fault, now);
             }
+            self.proven_meanwhile(index, before, now);
             let Some(place) = self.places.get_mut(index) else { continue };
             let mut answers = place.tools.pump();
             answers.extend(place.bulk.pump());
@@ -115,14 +156,27 @@ impl Broker {
 
     /// Tells a call about to be launched which sockets are not its own. Without namespaces it can make none to connect.
     fn beware(&mut self, key: u64, index: usize, now: Instant) {
-        let accompanied = self.calls.iter().any(|(other, call)| {
-            *other != key && call.place == index && call.process().is_some_and(Process::runs)
-        });
         let Some(place) = self.places.get(index).filter(|place| place.level() == Level::Full) else { return };
+        let accompanied = self.calls.iter().any(|(other, call)| {
+            *other != key
+                && call.process().is_some_and(Process::runs)
+                && self.places.get(call.place).is_some_and(|other| place.others.shares(&other.others))
+        });
         let listed = self.listing.now();
         let (sockets, search) = place.others.ask(listed.as_deref(), accompanied, now);
         if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
             process.beware(sockets, search);
+        }
+    }
+
+    /// A profile that is used for the first time was attacked before: that is recorded.
+    fn proven_meanwhile(&mut self, index: usize, before: Option<Proven>, now: Instant) {
+        let Some(place) = self.places.get(index).filter(|place| place.proven() != before) else { return };
+        let level = place.level();
+        let detail = place.workspace.path.to_string_lossy().into_owned();
+        let attack = SelfAttack { result: "held", level, detail: Some(&detail) };
+        if let Err(error) = self.audit.self_attack(attack) {
+            self.log.line(&error.to_string(), now);
         }
     }
 
@@ -203,7 +257,7 @@ impl Broker {
                         } else {
                             "read"
                         };
-                        finished.violations = explain::denied(&finished.outcome, what, &call.subject.detail);
+                        finished.violations = explain::denied(&finished.outcome, what, &call.subject.text);
                     }
                     self.conclude(key, finished, now);
                 }
@@ -269,11 +323,15 @@ impl Broker {
         let Some(process) = call.process_mut() else { return };
         let todo = process.listen(now);
         let found = process.take_found();
+        let listener = process.take_listener();
         if flags.contains(PollFlags::POLLHUP) {
             process.init_hung_up();
         }
         if let (Some(place), Some((search, found))) = (self.places.get_mut(index), found) {
             place.others.found(search, found);
+        }
+        if let Some(listener) = listener {
+            self.open_way(key, listener);
         }
         self.carry_out(key, todo, now);
     }
@@ -324,6 +382,8 @@ impl Broker {
                     }
                 }
                 Do::Finish => {
+                    self.close_way(key, now);
+                    let Some(call) = self.calls.get_mut(&key) else { return };
                     if let Body::Process(process) = &mut call.body {
                         process.finish(&mut self.buffer, now);
                     }

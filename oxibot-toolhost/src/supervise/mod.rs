@@ -2,8 +2,8 @@
 //!
 //! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
 //! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `calls`, `drive` and `conclude` (calls become
-//! results), `farewell` (the end). The
-//! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `spill`, `collect`,
+//! results), `network` (the way out of a call that has one), `farewell` (the end). The
+//! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `web`, `spill`, `collect`,
 //! `seen`, `sockets`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
 //! path that a model chose, looking into what a program printed.
 
@@ -23,10 +23,11 @@ mod drive;
 mod environment;
 mod explain;
 mod farewell;
-mod key;
+mod journal;
 mod life;
 mod link;
 mod log;
+mod network;
 mod place;
 mod policy;
 mod process;
@@ -39,7 +40,8 @@ mod sockets;
 mod spill;
 mod start;
 mod transfer;
-mod workspace;
+mod web;
+pub(crate) mod workspace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

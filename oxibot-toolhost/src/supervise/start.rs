@@ -13,19 +13,21 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::geteuid;
 use oxibot_proto::codec;
-use oxibot_proto::message::{CloseReason, Level, ProtectionState, ToMain, Wall};
-use oxibot_proto::settings::ToolhostSettings;
+use oxibot_proto::message::{CloseReason, Level, ProtectionState, Proven, ToMain, Wall};
+use oxibot_proto::settings::{Audit as AuditSettings, ToolhostSettings};
 
 use super::arguments::{self, ArgumentsError, Serve};
-use super::audit::{Audit, Unwritable};
+use super::audit::{Audit, SelfAttack, Unwritable};
 use super::battery::Unproven;
 use super::broker::{Broker, Fatal, Fixed, Parts};
 use super::confine::{self, Unconfined};
 use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
+use super::prove::Proof;
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
+use super::web::Web;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
 use super::{log, process, prove};
 use crate::sys;
@@ -52,6 +54,11 @@ pub(crate) enum StartError {
     Wall(#[from] WallFault),
     #[error("{0}")]
     BelowRequired(String),
+    #[error(
+        "cannot start: tools.bash.network lists hosts, which needs a network namespace for each call, and --no-sandbox \
+         gives every call the whole network; give one of the two up"
+    )]
+    NetworkWithoutSandbox,
     #[error("cannot {what}: {cause}")]
     Prepare { what: &'static str, cause: String },
     #[error(transparent)]
@@ -74,6 +81,7 @@ impl StartError {
             | Self::TooManyWorkspaces(_)
             | Self::RootWithoutSandbox
             | Self::BelowRequired(_)
+            | Self::NetworkWithoutSandbox
             | Self::Audit(_)
             | Self::Prepare { .. } => CONFIGURATION,
             Self::Wall(_) | Self::Unconfined(_) | Self::Unproven(_) | Self::Fatal(_) => 70,
@@ -101,9 +109,10 @@ impl<E: Into<StartError>> From<E> for Failed {
 /// Everything from the first instruction to the end of main's connection.
 pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failed> {
     let arguments = arguments::serve(arguments)?;
-    let main = take_descriptors()?;
+    let (main, web) = take_descriptors(arguments.web)?;
     let telling = main.try_clone().map_err(prepare("keep main's socket"))?;
-    let broker = begin(arguments, main).map_err(|error| Failed { told: tell(telling, &error), error })?;
+    let broker =
+        begin(arguments, main, web).map_err(|error| Failed { told: tell(telling, &error), error })?;
     Ok(broker.serve()?)
 }
 
@@ -118,7 +127,7 @@ fn tell(main: OwnedFd, error: &StartError) -> bool {
 }
 
 /// Everything before the first message.
-fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
+fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker, StartError> {
     // Started by descriptor, so the kernel has no better name than its number.
     let _ = nix::sys::prctl::set_name(c"oxibot-toolhost");
     // Ctrl-C in main's terminal cancels a call; it must not end the broker. EPERM: already a session of its own.
@@ -135,7 +144,14 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let around = Surroundings::look(arguments.home.as_deref(), arguments.config.as_deref());
     let workspaces = workspaces(&arguments, &settings, &around)?;
 
-    let require = if wanted == Wanted::Off { Level::Off } else { settings.sandbox.require };
+    // Only there is a network namespace for each call, in which nothing but its proxy leads out.
+    let listed = settings.tools.exec.network.is_on();
+    let require = match wanted {
+        Wanted::Off if listed => return Err(StartError::NetworkWithoutSandbox),
+        Wanted::Off => Level::Off,
+        Wanted::Strongest | Wanted::WithoutNamespaces if listed => Level::Full,
+        Wanted::Strongest | Wanted::WithoutNamespaces => settings.sandbox.require,
+    };
     let now = Instant::now();
     let mut places: Vec<Place> = workspaces
         .into_iter()
@@ -144,19 +160,17 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
             Ok(Place::new(workspace, profile, require, now))
         })
         .collect::<Result<_, Refused>>()?;
-    let mut wall = first_wall(&mut places, &mut nursery, require)?;
+    let mut wall = first_wall(&mut places, &mut nursery, require, &settings)?;
 
     // What is still needed is opened now; afterwards there is no way to open anything.
     let name = start_name();
     let signals = signals()?;
-    let mut open = Opened::at(around.home.as_deref(), &name)?;
+    let mut open = Opened::at(around.home.as_deref(), &name, &settings.audit)?;
     // The attackers' targets are among what was opened, and some have to be made: not possible once shut in.
-    let proof = prove::prove(&arguments, &around, &settings, &mut places, &name).inspect_err(|_| {
-        if let Some(control) = &open.control {
-            control.remove();
-        }
-    })?;
+    let proof = prove::prove(&arguments, &around, &settings, &mut places, &name);
     wall.proven = places.first().and_then(Place::proven);
+    told_of(&proof, &wall, &mut open)?;
+    let proof = proof?;
     let fixed = Fixed {
         machine: Machine::look(),
         null: process::null().map_err(prepare("open /dev/null"))?,
@@ -167,26 +181,61 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
         wall,
     };
     let listing = Listing::open();
-    confine::confine(open.run.as_ref())?;
-    open.audit.start(fixed.wall.level, &fixed.wall.protections)?;
+    confine::confine(open.run.as_ref(), open.audit.rotated())?;
+    open.audit.start(fixed.wall.level, fixed.wall.proven, &fixed.wall.protections)?;
 
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
     let range = proof.range;
-    let parts = Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing };
+    let web = Web::new(web);
+    let parts = Parts { fixed, nursery, places, main, web, audit, stop, control, range, signals, listing };
     Ok(Broker::new(parts))
 }
 
-/// Main's socket, with nothing left but it and standard error.
-fn take_descriptors() -> Result<OwnedFd, StartError> {
+/// Records what the attacks at this start came to. Where one got through, it is the last record.
+fn told_of(proof: &Result<Proof, Unproven>, wall: &Wall, open: &mut Opened) -> Result<(), StartError> {
+    let level = wall.level;
+    match (proof, wall.proven) {
+        (Err(unproven), _) => {
+            if let Some(control) = &open.control {
+                control.remove();
+            }
+            let detail = unproven.to_string();
+            let attack = SelfAttack { result: "broken", level, detail: Some(&detail) };
+            open.audit.self_attack(attack).and_then(|()| open.audit.stop())?;
+        }
+        (Ok(_), Some(Proven::Start)) => {
+            open.audit.self_attack(SelfAttack { result: "held", level, detail: None })?;
+        }
+        (Ok(_), Some(Proven::Recorded)) => {
+            open.audit.self_attack(SelfAttack { result: "recorded", level, detail: None })?;
+        }
+        (Ok(_), None) => {}
+    }
+    Ok(())
+}
+
+/// Main's socket and the one for requests of the web, with nothing left but them and standard error.
+fn take_descriptors(web: bool) -> Result<(OwnedFd, Option<OwnedFd>), StartError> {
     let what = "clean up the descriptors";
     sys::close_from(3).map_err(prepare(what))?;
     let main = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned().map_err(prepare(what))?;
+    let web = web
+        .then(|| std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned())
+        .transpose()
+        .map_err(prepare(what))?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(prepare(what))?;
     nix::unistd::dup2_stdin(&null).map_err(prepare(what))?;
     nix::unistd::dup2_stdout(&null).map_err(prepare(what))?;
-    let is_socket = nix::sys::socket::getsockopt(&main, nix::sys::socket::sockopt::SockType).is_ok();
-    if is_socket { Ok(main) } else { Err(StartError::Arguments(ArgumentsError::NoSocket)) }
+    let is_socket =
+        |fd: &OwnedFd| nix::sys::socket::getsockopt(fd, nix::sys::socket::sockopt::SockType).is_ok();
+    if !is_socket(&main) {
+        return Err(StartError::Arguments(ArgumentsError::NoSocket));
+    }
+    if web.as_ref().is_some_and(|web| !is_socket(web)) {
+        return Err(StartError::Arguments(ArgumentsError::FetchSocket));
+    }
+    Ok((main, web))
 }
 
 fn wanted(arguments: &Serve) -> Result<Wanted, StartError> {
@@ -254,26 +303,33 @@ fn workspaces(
 }
 
 /// Starts the default workspace's zygote and reports what holds there; below `require` nothing starts.
-fn first_wall(places: &mut [Place], nursery: &mut Nursery, require: Level) -> Result<Wall, StartError> {
+fn first_wall(
+    places: &mut [Place],
+    nursery: &mut Nursery,
+    require: Level,
+    settings: &ToolhostSettings,
+) -> Result<Wall, StartError> {
     let Some(place) = places.first_mut() else {
         return Err(StartError::Prepare { what: "find a workspace", cause: "there is none".to_owned() });
     };
     // Accepted at any level here, so that a refusal can say what is missing.
     let obtained = place.ensure(nursery, Level::Off, None)?.obtained().clone();
     if obtained.level < require {
-        return Err(StartError::BelowRequired(below_required(&obtained, require)));
+        return Err(StartError::BelowRequired(below_required(&obtained, require, settings)));
     }
     let Obtained { level, landlock_abi, protections, remedy: _ } = obtained;
     Ok(Wall { level, landlock_abi, protections, proven: None })
 }
 
 /// What is missing, the one command that gives it, and the setting that accepts less.
-fn below_required(obtained: &Obtained, require: Level) -> String {
-    let mut text = format!(
-        "cannot start: sandbox.require is \"{}\" and only \"{}\" is to be had here",
-        require.name(),
-        obtained.level.name()
-    );
+fn below_required(obtained: &Obtained, require: Level, settings: &ToolhostSettings) -> String {
+    // Asked for by the list of hosts and not by `sandbox.require`.
+    let by_network = settings.sandbox.require < require;
+    let asks = match by_network {
+        true => format!("tools.bash.network lists hosts, which needs level \"{}\",", require.name()),
+        false => format!("sandbox.require is \"{}\"", require.name()),
+    };
+    let mut text = format!("cannot start: {asks} and only \"{}\" is to be had here", obtained.level.name());
     // Namespaces are missing together, for one reason.
     let mut missing: Vec<(&str, Vec<&str>)> = Vec::new();
     for protection in obtained.protections.iter().filter(|p| p.state != ProtectionState::Active) {
@@ -298,10 +354,15 @@ fn below_required(obtained: &Obtained, require: Level) -> String {
         }
         Level::Full | Level::Kernel | Level::Reduced | Level::Off => {}
     }
-    text.push_str(&format!(
-        "\n  to accept less: oxibot config, \"sandbox\": {{\"require\": \"{}\"}}",
-        obtained.level.name()
-    ));
+    if by_network {
+        text.push_str("\n  to do without: oxibot config, \"tools\": {\"bash\": {\"network\": \"none\"}}");
+    }
+    if obtained.level < settings.sandbox.require || !by_network {
+        text.push_str(&format!(
+            "\n  to accept less: oxibot config, \"sandbox\": {{\"require\": \"{}\"}}",
+            obtained.level.name()
+        ));
+    }
     text
 }
 
@@ -331,11 +392,11 @@ struct Opened {
 }
 
 impl Opened {
-    fn at(home: Option<&Path>, name: &str) -> Result<Self, StartError> {
+    fn at(home: Option<&Path>, name: &str, audit: &AuditSettings) -> Result<Self, StartError> {
         let Some(home) = home else {
             return Ok(Self { audit: Audit::none(), run: None, home: None, control: None });
         };
-        let audit = Audit::open(home, name).map_err(prepare("open the audit log"))?;
+        let audit = Audit::open(home, name, audit).map_err(prepare("open the audit log"))?;
         let (run, path) = control::open_run(home).map_err(prepare("open the run directory"))?;
         // Without it one stop reaches us late, by the file; that is no reason not to serve.
         let control = ControlSocket::bind(&run, &path)
@@ -365,7 +426,9 @@ mod tests {
                 .to_vec(),
             remedy: "sudo sysctl -w x=1".into(),
         };
-        let text = below_required(&obtained, Level::Full);
+        let mut required = ToolhostSettings::default();
+        required.sandbox.require = Level::Full;
+        let text = below_required(&obtained, Level::Full, &required);
         for part in [
             "\"full\"",
             "user-namespace, mount-namespace: refused",
@@ -377,6 +440,19 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_hosts_that_asks_for_the_level_is_named_with_how_to_do_without() {
+        let (protections, remedy) = (Vec::new(), String::new());
+        let obtained = Obtained { level: Level::Kernel, landlock_abi: 6, protections, remedy };
+        let text = below_required(&obtained, Level::Full, &ToolhostSettings::default());
+        for part in
+            ["tools.bash.network lists hosts", "level \"full\"", "only \"kernel\"", "\"network\": \"none\""]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("sandbox.require is") && !text.contains("to accept less"), "{text}");
+    }
+
+    #[test]
     fn root_must_say_it_twice() {
         let arguments = |no_sandbox| Serve {
             config: None,
@@ -384,6 +460,7 @@ mod tests {
             workspaces: Vec::new(),
             no_sandbox,
             purpose: arguments::Purpose::LongLived,
+            web: false,
             without_namespaces: false,
         };
         assert_eq!(wanted(&arguments(1)).is_err(), geteuid().is_root());
