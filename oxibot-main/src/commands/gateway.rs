@@ -40,7 +40,13 @@ pub(super) fn run(global: &Global) -> Exit {
     if !global.launched {
         return launcher(global, false);
     }
-    let needs = Needs { workspaces: Vec::new(), network: Network::Connect, state: State::Used, json: false };
+    let needs = Needs {
+        workspaces: Vec::new(),
+        network: Network::Connect,
+        state: State::Used,
+        json: false,
+        web: true,
+    };
     let (tell, ending) = watch::channel(false);
     under_launcher(
         global,
