@@ -229,39 +229,14 @@ fn nurse() -> Result<(), WallFault> {
     let mut zygotes: Vec<Child> = Vec::new();
     // Numbers of ended zygotes whose cgroups are still there.
     let mut ended: Vec<u32> = Vec::new();
-    let mut orphans = None;
-    loop {
-        let again = (!ended.is_empty()).then_some(REMAINS_EVERY_MS);
-        // A zygote that ends is tidied up after at once.
-        let ends = zygotes.iter().map(|zygote| zygote.pidfd.as_fd()).chain([keeper.as_fd()]);
-        let ends: Vec<BorrowedFd<'_>> = ends.collect();
-        let received = channel.wait_beside(again.or(orphans), &ends)?;
-        reap(&session, &mut zygotes, &mut ended);
-        ended.retain(|number| !remains.remove_zone(*number));
-        match received {
-            Received::Message(mut order) => {
-                order.session.clone_from(&session);
-                order.place = place.clone();
-                match start_zygote(program.as_fd(), &order) {
-                    Ok((pid, pidfd, socket)) => {
-                        channel.send(&FromNursery::Zygote, &[pidfd.as_fd(), socket.as_fd()])?;
-                        zygotes.push(Child { pid, pidfd, plan: order.plan, number: order.number });
-                        match order.plan {
-                            Plan::Full => {}
-                            Plan::Bare | Plan::Off => orphans = Some(ORPHANS_EVERY_MS),
-                        }
-                    }
-                    Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
-                }
-            }
-            Received::Nothing if has_ended(&keeper) => break,
-            Received::Nothing => {
-                let spared: Vec<Pid> = zygotes.iter().map(|zygote| zygote.pid).collect();
-                family::end(&spared, LOOK_TIME);
-            }
-            Received::Closed => break,
-        }
-    }
+    let served = serve(
+        &mut channel,
+        &keeper,
+        (program.as_fd(), &place),
+        (&session, &remains),
+        &mut zygotes,
+        &mut ended,
+    );
     for zygote in &zygotes {
         match zygote.plan {
             // Its calls end with its namespaces; there is nothing to tidy up. ESRCH cannot be: it is unreaped.
@@ -281,7 +256,51 @@ fn nurse() -> Result<(), WallFault> {
     {
         std::thread::sleep(AGAIN);
     }
-    Ok(())
+    served
+}
+
+/// Starts zygotes until nobody asks any more. An error ends that, too, and what there is is tidied up all the same.
+fn serve(
+    channel: &mut Channel<Order>,
+    keeper: &OwnedFd,
+    (program, place): (BorrowedFd<'_>, &Place),
+    (session, remains): (&str, &Remains),
+    zygotes: &mut Vec<Child>,
+    ended: &mut Vec<u32>,
+) -> Result<(), WallFault> {
+    let mut orphans = None;
+    loop {
+        let again = (!ended.is_empty()).then_some(REMAINS_EVERY_MS);
+        // A zygote that ends is tidied up after at once.
+        let ends = zygotes.iter().map(|zygote| zygote.pidfd.as_fd()).chain([keeper.as_fd()]);
+        let ends: Vec<BorrowedFd<'_>> = ends.collect();
+        let received = channel.wait_beside(again.or(orphans), &ends)?;
+        reap(session, zygotes, ended);
+        ended.retain(|number| !remains.remove_zone(*number));
+        match received {
+            Received::Message(mut order) => {
+                session.clone_into(&mut order.session);
+                order.place = place.clone();
+                match start_zygote(program, &order) {
+                    Ok((pid, pidfd, socket)) => {
+                        channel.send(&FromNursery::Zygote, &[pidfd.as_fd(), socket.as_fd()])?;
+                        zygotes.push(Child { pid, pidfd, plan: order.plan, number: order.number });
+                        match order.plan {
+                            Plan::Full => {}
+                            Plan::Bare | Plan::Off => orphans = Some(ORPHANS_EVERY_MS),
+                        }
+                    }
+                    Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
+                }
+            }
+            Received::Nothing if has_ended(keeper) => return Ok(()),
+            Received::Nothing => {
+                let spared: Vec<Pid> = zygotes.iter().map(|zygote| zygote.pid).collect();
+                family::end(&spared, LOOK_TIME);
+            }
+            Received::Closed => return Ok(()),
+        }
+    }
 }
 
 fn has_ended(process: &OwnedFd) -> bool {
