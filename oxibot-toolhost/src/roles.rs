@@ -16,6 +16,8 @@ const USAGE: u8 = 2;
 pub fn run() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let role = arguments.next().unwrap_or_default();
+    // None of our roles depends on what a parent ignores.
+    let _ = sys::keep_ended_children();
     match role.to_str() {
         Some("serve") => supervise::serve_role(arguments),
         Some("settings") => supervise::settings_role(arguments),

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -104,7 +104,13 @@ impl Toolhost {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed toolhost does not end"));
             }
         }
-        let status = self.child.wait()?;
+        let status = match self.child.wait() {
+            // Whoever started us ignores ended children, and so do we: the kernel threw the status away.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
+                ExitStatus::from_raw(0)
+            }
+            other => other?,
+        };
         // Its socket to the toolhost is closed now.
         self.fetcher.map_or(Ok(()), Fetcher::finish)?;
         Ok(status)
