@@ -10,6 +10,7 @@ pub mod codec;
 pub mod facts;
 pub mod message;
 pub mod nearest;
+pub mod redact;
 pub mod settings;
 pub mod state;
 pub mod view;
