@@ -6,6 +6,8 @@ use oxibot_proto::message::{
     CallNumber, CallResult, Denial, Level, Outcome, Output, Progress, Proven, ToMain,
 };
 
+use oxibot_proto::redact::Redactor;
+
 use super::audit::{End, Subject};
 use super::broker::Broker;
 use super::calls::{Body, Finished, PROGRESS, millis};
@@ -257,16 +259,22 @@ impl Broker {
 }
 
 /// What a files worker's answer means for the call.
-pub(crate) fn files_finished(result: Option<FilesResult>) -> Finished {
+pub(crate) fn files_finished(result: Option<FilesResult>, redactor: &Redactor) -> Finished {
     let internal = |message: &str| Finished::plain(Outcome::Internal { message: message.to_owned() });
     match result {
         Some(FilesResult::Text { text, total_bytes }) => {
-            let output = Output { head: text.into_bytes(), tail: Vec::new(), total_bytes, file: None };
+            let head = redactor.bytes(text.as_bytes()).into_owned();
+            // What a reading tool left out itself stays left out.
+            let passed_bytes =
+                total_bytes.saturating_sub(text.len() as u64).saturating_add(head.len() as u64);
+            let output = Output { head, tail: Vec::new(), total_bytes, passed_bytes, file: None };
             Finished { output, ..Finished::plain(Outcome::Completed) }
         }
         Some(FilesResult::Done) => Finished::plain(Outcome::Completed),
         Some(FilesResult::Denied(denial)) => Finished::plain(Outcome::Denied(denial)),
-        Some(FilesResult::Failed(message)) => Finished::plain(Outcome::Failed { message }),
+        Some(FilesResult::Failed(message)) => {
+            Finished::plain(Outcome::Failed { message: redactor.text(&message).into_owned() })
+        }
         Some(FilesResult::Bytes(_) | FilesResult::Size(_) | FilesResult::Notes(_)) => {
             internal("the files worker gave an unexpected answer")
         }

@@ -54,7 +54,9 @@ impl Broker {
         place.used(now);
         match &mut call.body {
             Body::Planned(plan) => {
-                let process = plan.process(&call.subject.call_id, now + call.timeout, place.level(), now);
+                let redactor = &self.fixed.redactor;
+                let deadline = now + call.timeout;
+                let process = plan.process(&call.subject.call_id, deadline, place.level(), redactor, now);
                 if process.guard == Guard::Recording {
                     place.bulk.put(work_number, FilesWork::GitCheckpoint, Owner::Git(key));
                 }
@@ -115,10 +117,12 @@ impl Broker {
 
     /// Tells a call about to be launched which sockets are not its own. Without namespaces it can make none to connect.
     fn beware(&mut self, key: u64, index: usize, now: Instant) {
-        let accompanied = self.calls.iter().any(|(other, call)| {
-            *other != key && call.place == index && call.process().is_some_and(Process::runs)
-        });
         let Some(place) = self.places.get(index).filter(|place| place.level() == Level::Full) else { return };
+        let accompanied = self.calls.iter().any(|(other, call)| {
+            *other != key
+                && call.process().is_some_and(Process::runs)
+                && self.places.get(call.place).is_some_and(|other| place.others.shares(&other.others))
+        });
         let listed = self.listing.now();
         let (sockets, search) = place.others.ask(listed.as_deref(), accompanied, now);
         if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
@@ -196,7 +200,7 @@ impl Broker {
             match owner {
                 Owner::Nobody => {}
                 Owner::Call(key) => {
-                    let mut finished = files_finished(result);
+                    let mut finished = files_finished(result, &self.fixed.redactor);
                     if let Some(call) = self.calls.get(&key) {
                         let what = if matches!(call.subject.tool.as_str(), "write_file" | "edit_file") {
                             "write"

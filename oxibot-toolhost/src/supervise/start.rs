@@ -14,6 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::geteuid;
 use oxibot_proto::codec;
 use oxibot_proto::message::{CloseReason, Level, ProtectionState, ToMain, Wall};
+use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::ToolhostSettings;
 
 use super::arguments::{self, ArgumentsError, Serve};
@@ -159,6 +160,7 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     wall.proven = places.first().and_then(Place::proven);
     let fixed = Fixed {
         machine: Machine::look(),
+        redactor: Redactor::load().map_err(prepare("use the shapes of keys"))?,
         null: process::null().map_err(prepare("open /dev/null"))?,
         battery: proof.battery,
         settings,

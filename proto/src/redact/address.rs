@@ -11,8 +11,28 @@ const LONGEST: usize = 512;
 
 /// What documents and examples write for a password.
 const PLACEHOLDERS: &[&str] = &[
-    "password", "passwd", "pass", "secret", "changeme", "user", "username", "postgres", "root", "admin", "test",
-    "guest", "x-oauth-basic", "token", "example", "mysecretpassword", "pw", "pwd", "dev", "local", "foo", "bar",
+    "password",
+    "passwd",
+    "pass",
+    "secret",
+    "changeme",
+    "user",
+    "username",
+    "postgres",
+    "root",
+    "admin",
+    "test",
+    "guest",
+    "x-oauth-basic",
+    "token",
+    "example",
+    "mysecretpassword",
+    "pw",
+    "pwd",
+    "dev",
+    "local",
+    "foo",
+    "bar",
 ];
 
 /// Whether the address at `at` (its `://`) carries a password, or a key as its user.

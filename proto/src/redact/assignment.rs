@@ -2,10 +2,10 @@
 //!
 //! Only the value goes, and only if it looks drawn at random: source code, documents and forms are full of such names.
 
+use super::LOOK;
 use super::class::Class;
 use super::entropy::{self, Name};
 use super::hay::{Hay, Hit, Match, Peek, Run, Then};
-use super::LOOK;
 
 /// Longest name looked at.
 const LONGEST_NAME: usize = 64;
@@ -15,17 +15,63 @@ const LONGEST_REST: usize = 32;
 const BLANKS: usize = 40;
 
 /// Where a name may be recognised. A name that holds none of them is never looked at.
-pub(super) const WORDS: &[&str] =
-    &["key", "token", "secret", "passw", "passphrase", "pwd", "auth", "credential", "bearer", "_pass", "_pat"];
+pub(super) const WORDS: &[&str] = &[
+    "key",
+    "token",
+    "secret",
+    "passw",
+    "passphrase",
+    "pwd",
+    "auth",
+    "credential",
+    "bearer",
+    "_pass",
+    "_pat",
+];
 
 /// Names end so when their value is a secret.
 const ENDINGS: &[&str] = &[
-    "apikey", "apitoken", "apisecret", "secretkey", "secretaccesskey", "accesskey", "accesstoken", "authkey",
-    "clientkey", "privatekey", "signingkey", "encryptionkey", "masterkey", "sessionkey", "accountkey",
-    "sharedaccesskey", "subscriptionkey", "functionskey", "functionkey", "hostkey", "adminkey", "deploykey",
-    "integrationkey", "projectkey", "securitykey", "servicekey", "serverkey", "licensekey", "applicationkey",
-    "appkey", "writekey", "personalkey", "storagekey", "secret", "token", "credential", "credentials", "auth",
-    "authorization", "bearer", "pat",
+    "apikey",
+    "apitoken",
+    "apisecret",
+    "secretkey",
+    "secretaccesskey",
+    "accesskey",
+    "accesstoken",
+    "authkey",
+    "clientkey",
+    "privatekey",
+    "signingkey",
+    "encryptionkey",
+    "masterkey",
+    "sessionkey",
+    "accountkey",
+    "sharedaccesskey",
+    "subscriptionkey",
+    "functionskey",
+    "functionkey",
+    "hostkey",
+    "adminkey",
+    "deploykey",
+    "integrationkey",
+    "projectkey",
+    "securitykey",
+    "servicekey",
+    "serverkey",
+    "licensekey",
+    "applicationkey",
+    "appkey",
+    "writekey",
+    "personalkey",
+    "storagekey",
+    "secret",
+    "token",
+    "credential",
+    "credentials",
+    "auth",
+    "authorization",
+    "bearer",
+    "pat",
 ];
 
 /// The same for what people make up.
@@ -33,25 +79,113 @@ const PASSWORDS: &[&str] = &["password", "passwd", "passphrase", "pwd", "pass", 
 
 /// Names that hold one of these are public or hold no secret.
 const HARMLESS: &[&str] = &[
-    "public", "publishable", "next", "page", "paging", "continuation", "csrf", "xsrf", "cursor", "cancel", "resume",
-    "authenticity", "sshhostkey", "websocket", "idempotency", "sizelimit", "keyword",
+    "public",
+    "publishable",
+    "next",
+    "page",
+    "paging",
+    "continuation",
+    "csrf",
+    "xsrf",
+    "cursor",
+    "cancel",
+    "resume",
+    "authenticity",
+    "sshhostkey",
+    "websocket",
+    "idempotency",
+    "sizelimit",
+    "keyword",
 ];
 
 /// Services whose plain `..._key` is a secret.
 const SERVICES: &[&str] = &[
-    "adafruit", "algolia", "amplitude", "anthropic", "aws", "azure", "bitbucket", "bittrex", "brave", "cloudflare",
-    "cohere", "coinbase", "confluent", "contentful", "datadog", "deepgram", "deepseek", "dropbox", "dd", "elastic",
-    "etsy", "fastly", "finnhub", "flickr", "freshbooks", "gemini", "gitlab", "github", "google", "groq", "heroku",
-    "hubspot", "intercom", "kraken", "kucoin", "launchdarkly", "linear", "linkedin", "looker", "mailchimp",
-    "mailgun", "mapbox", "mistral", "mixpanel", "newrelic", "nytimes", "okta", "openai", "openrouter", "opsgenie",
-    "pagerduty", "perplexity", "pinecone", "plaid", "postmark", "rapidapi", "replicate", "rollbar", "segment",
-    "sendbird", "sendgrid", "sentry", "snyk", "sonar", "square", "stripe", "sumologic", "supabase", "telegram",
-    "together", "travis", "trello", "twilio", "twitch", "twitter", "typeform", "voyage", "weather", "yandex",
-    "zendesk", "zoho",
+    "adafruit",
+    "algolia",
+    "amplitude",
+    "anthropic",
+    "aws",
+    "azure",
+    "bitbucket",
+    "bittrex",
+    "brave",
+    "cloudflare",
+    "cohere",
+    "coinbase",
+    "confluent",
+    "contentful",
+    "datadog",
+    "deepgram",
+    "deepseek",
+    "dropbox",
+    "dd",
+    "elastic",
+    "etsy",
+    "fastly",
+    "finnhub",
+    "flickr",
+    "freshbooks",
+    "gemini",
+    "gitlab",
+    "github",
+    "google",
+    "groq",
+    "heroku",
+    "hubspot",
+    "intercom",
+    "kraken",
+    "kucoin",
+    "launchdarkly",
+    "linear",
+    "linkedin",
+    "looker",
+    "mailchimp",
+    "mailgun",
+    "mapbox",
+    "mistral",
+    "mixpanel",
+    "newrelic",
+    "nytimes",
+    "okta",
+    "openai",
+    "openrouter",
+    "opsgenie",
+    "pagerduty",
+    "perplexity",
+    "pinecone",
+    "plaid",
+    "postmark",
+    "rapidapi",
+    "replicate",
+    "rollbar",
+    "segment",
+    "sendbird",
+    "sendgrid",
+    "sentry",
+    "snyk",
+    "sonar",
+    "square",
+    "stripe",
+    "sumologic",
+    "supabase",
+    "telegram",
+    "together",
+    "travis",
+    "trello",
+    "twilio",
+    "twitch",
+    "twitter",
+    "typeform",
+    "voyage",
+    "weather",
+    "yandex",
+    "zendesk",
+    "zoho",
 ];
 
 /// What may stand between an authorization header's name and its value.
-const SCHEMES: &[&str] = &["bearer", "basic", "token", "apikey", "api-key", "bot", "ssws", "key", "negotiate", "splunk"];
+const SCHEMES: &[&str] =
+    &["bearer", "basic", "token", "apikey", "api-key", "bot", "ssws", "key", "negotiate", "splunk"];
 
 /// Whether a secret is given to the name around `at`.
 pub(super) fn find(hay: Hay<'_>, at: usize, floor: usize, rule: usize) -> Match {
@@ -93,7 +227,7 @@ fn kind(written: &[u8]) -> Option<Name> {
     }
     let name = name.as_slice();
     let holds = |word: &&str| name.windows(word.len()).any(|window| window == word.as_bytes());
-    if HARMLESS.iter().any(|word| holds(word)) {
+    if HARMLESS.iter().any(holds) {
         return None;
     }
     let ends = |word: &&str| name.ends_with(word.as_bytes());
@@ -222,7 +356,9 @@ impl Reader<'_> {
     fn blanks(&mut self, lines: bool) -> Result<bool, Stop> {
         let mut found = false;
         for _ in 0..BLANKS {
-            if !self.take(|byte| matches!(byte, b' ' | b'\t') || lines && matches!(byte, b'\n' | b'\r' | b'-'))? {
+            if !self
+                .take(|byte| matches!(byte, b' ' | b'\t') || lines && matches!(byte, b'\n' | b'\r' | b'-'))?
+            {
                 return Ok(found);
             }
             found = true;

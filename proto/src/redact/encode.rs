@@ -26,7 +26,9 @@ pub(super) fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     forms.push(hex(secret, b"0123456789abcdef", b"\\x", b""));
     for digits in [b"0123456789ABCDEF", b"0123456789abcdef"] {
         forms.push(percent(secret, digits, |byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)));
-        forms.push(percent(secret, digits, |byte| byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte)));
+        forms.push(percent(secret, digits, |byte| {
+            byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte)
+        }));
         forms.push(percent(secret, digits, |byte| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte)));
     }
     forms.push(json(secret, false));
@@ -107,7 +109,9 @@ fn json(secret: &[u8], slashes: bool) -> Vec<u8> {
             b'\n' => out.extend(b"\\n"),
             b'\r' => out.extend(b"\\r"),
             b'\t' => out.extend(b"\\t"),
-            b'<' | b'>' | b'&' | b'\'' if slashes => out.extend(hex(&[*byte], b"0123456789abcdef", b"\\u00", b"")),
+            b'<' | b'>' | b'&' | b'\'' if slashes => {
+                out.extend(hex(&[*byte], b"0123456789abcdef", b"\\u00", b""))
+            }
             other => out.push(*other),
         }
     }
@@ -139,9 +143,11 @@ mod tests {
     #[test]
     fn base64_of_a_secret_is_found_whatever_stands_before_it() {
         // Encoded elsewhere: base64 of "xkey-1234567890" with 0, 1 and 2 bytes before it, and more after it.
-        for (offset, encoded) in
-            [(0, "a2V5LTEyMzQ1Njc4OTAhIQ=="), (1, "eGtleS0xMjM0NTY3ODkwISE="), (2, "eHhrZXktMTIzNDU2Nzg5MCEh")]
-        {
+        for (offset, encoded) in [
+            (0, "a2V5LTEyMzQ1Njc4OTAhIQ=="),
+            (1, "eGtleS0xMjM0NTY3ODkwISE="),
+            (2, "eHhrZXktMTIzNDU2Nzg5MCEh"),
+        ] {
             let inside = String::from_utf8(base64_inside(b"key-1234567890", offset)).unwrap();
             assert!(encoded.contains(&inside) && inside.len() >= 17, "{inside} in {encoded}");
         }
@@ -153,7 +159,15 @@ mod tests {
     fn forms_are_those_of_other_programs() {
         let forms: Vec<String> =
             forms(b"a/b+\"c").into_iter().map(|form| String::from_utf8(form).unwrap()).collect();
-        for wanted in ["a/b+\"c", "612f622b2263", "612F622B2263", "a%2Fb%2B%22c", "a%2fb%2b%22c", "a/b+\\\"c", "a\\/b+\\\"c"] {
+        for wanted in [
+            "a/b+\"c",
+            "612f622b2263",
+            "612F622B2263",
+            "a%2Fb%2B%22c",
+            "a%2fb%2b%22c",
+            "a/b+\\\"c",
+            "a\\/b+\\\"c",
+        ] {
             assert!(forms.iter().any(|form| form == wanted), "{wanted} in {forms:?}");
         }
     }

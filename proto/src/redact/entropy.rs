@@ -84,7 +84,11 @@ fn core(value: &[u8]) -> Vec<u8> {
     if separators * 8 <= value.len() || (base64 && separators * 5 <= value.len()) {
         return value.iter().copied().filter(u8::is_ascii_alphanumeric).collect();
     }
-    value.split(|byte| !byte.is_ascii_alphanumeric()).max_by_key(|word| word.len()).unwrap_or_default().to_vec()
+    value
+        .split(|byte| !byte.is_ascii_alphanumeric())
+        .max_by_key(|word| word.len())
+        .unwrap_or_default()
+        .to_vec()
 }
 
 #[cfg(test)]

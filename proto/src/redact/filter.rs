@@ -41,7 +41,7 @@ impl Filter {
         for (index, byte) in rest.iter().enumerate() {
             key = key >> 8 | fold(*byte) << 16;
             let slot = slot(key);
-            if self.table[(slot >> 6) & 1023] >> (slot & 63) & 1 == 1 {
+            if self.table.get(slot >> 6).is_some_and(|word| word >> (slot & 63) & 1 == 1) {
                 return Some(from + index);
             }
         }

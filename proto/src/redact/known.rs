@@ -40,7 +40,9 @@ impl Known {
     /// With another secret. One that is too short, or known already, changes nothing.
     pub(super) fn learn(&mut self, label: &str, value: &str) {
         let trimmed = value.trim();
-        if trimmed.len() < SHORTEST_KNOWN || self.needles.iter().any(|needle| needle.bytes == trimmed.as_bytes()) {
+        if trimmed.len() < SHORTEST_KNOWN
+            || self.needles.iter().any(|needle| needle.bytes == trimmed.as_bytes())
+        {
             return;
         }
         let index = self.labels.len();
@@ -49,7 +51,8 @@ impl Known {
         let lines = trimmed.lines().map(str::trim).filter(|line| line.len() >= SHORTEST_FORM);
         if trimmed.contains('\n') {
             // The frame of a key is in every key.
-            found.extend(lines.filter(|line| !line.starts_with("-----")).map(|line| line.as_bytes().to_vec()));
+            found
+                .extend(lines.filter(|line| !line.starts_with("-----")).map(|line| line.as_bytes().to_vec()));
         }
         for bytes in found {
             let long_enough = bytes == trimmed.as_bytes() || bytes.len() >= SHORTEST_FORM;
@@ -117,7 +120,7 @@ impl Finder for Known {
     fn find(&self, hay: Hay<'_>, at: usize, _floor: usize) -> Match {
         let mut hit = match self.longest(hay, at) {
             Match::Found(hit) => hit,
-            other => return other,
+            other @ (Match::No | Match::Wait) => return other,
         };
         let mut inside = at + 1;
         while inside < hit.to && inside - at < LONGEST_CHAIN {

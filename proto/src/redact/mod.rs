@@ -194,7 +194,10 @@ impl Shapes {
             keys.extend(first.into_iter().map(|key| (key, index)));
         };
         let of = |anchors: &[&str]| {
-            anchors.iter().filter_map(|anchor| anchor.as_bytes().first_chunk().map(|first| filter::key(*first))).collect()
+            anchors
+                .iter()
+                .filter_map(|anchor| anchor.as_bytes().first_chunk().map(|first| filter::key(*first)))
+                .collect()
         };
         for (index, shape) in shapes.iter().enumerate() {
             add(Entry::Shape(index), shape.first_bytes()?);
@@ -215,7 +218,9 @@ impl Shapes {
             let Some(shape) = self.shapes.get(*index) else { continue };
             match shape.find(hay, hit.from, floor, *index) {
                 Match::Wait => return Match::Wait,
-                Match::Found(shape) if shape.from == hit.from && shape.to >= hit.to => return Match::Found(shape),
+                Match::Found(shape) if shape.from == hit.from && shape.to >= hit.to => {
+                    return Match::Found(shape);
+                }
                 Match::Found(_) | Match::No => {}
             }
         }
@@ -241,7 +246,9 @@ impl Finder for Shapes {
                     Some(shape) => shape.find(hay, at, floor, *index),
                     None => Match::No,
                 },
-                Some(Entry::Assignment) => self.named(hay, assignment::find(hay, at, floor, ASSIGNMENT), floor),
+                Some(Entry::Assignment) => {
+                    self.named(hay, assignment::find(hay, at, floor, ASSIGNMENT), floor)
+                }
                 Some(Entry::Address) => address::find(hay, at, floor, ADDRESS),
                 Some(Entry::Block) => block::find(hay, at, BLOCK),
                 None => Match::No,

@@ -66,8 +66,10 @@ pub(super) struct Shape {
 pub(super) fn parse(text: &str) -> Result<Vec<Shape>, RuleError> {
     let mut shapes: Vec<Shape> = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        let wrong =
-            |what: &str| RuleError { rule: format!("line {}", number.saturating_add(1)), what: what.to_owned() };
+        let wrong = |what: &str| RuleError {
+            rule: format!("line {}", number.saturating_add(1)),
+            what: what.to_owned(),
+        };
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with('#') {
             continue;
@@ -123,7 +125,11 @@ fn pattern_of(id: &str, pattern: &str) -> Result<Shape, String> {
             '[' => {
                 flush(&mut literal, &mut elements);
                 let inside: String = rest.by_ref().take_while(|next| *next != ']').collect();
-                elements.push(Element::Run { class: Class::single(inside.as_bytes()), least: 1, most: Some(1) });
+                elements.push(Element::Run {
+                    class: Class::single(inside.as_bytes()),
+                    least: 1,
+                    most: Some(1),
+                });
             }
             '<' => {
                 let [Element::Run { class, least, most: Some(most) }] = elements.as_slice() else {
@@ -218,7 +224,8 @@ impl Shape {
         let Some(from) = self.begins(hay, at, floor) else { return Match::No };
         let mut cursor = at;
         let mut then = Then::Search;
-        let crowded = from.checked_sub(1).and_then(|before| hay.bytes.get(before)).is_some_and(|byte| CROWD.has(*byte));
+        let crowded =
+            from.checked_sub(1).and_then(|before| hay.bytes.get(before)).is_some_and(|byte| CROWD.has(*byte));
         for (index, element) in self.elements.iter().enumerate() {
             let last = index + 1 == self.elements.len();
             match element {
@@ -286,9 +293,7 @@ impl Shape {
         if self.distinct && distinct(body) < DISTINCT {
             return false;
         }
-        if self.mixed
-            && !(body.iter().any(u8::is_ascii_digit) && body.iter().any(u8::is_ascii_alphabetic))
-        {
+        if self.mixed && !(body.iter().any(u8::is_ascii_digit) && body.iter().any(u8::is_ascii_alphabetic)) {
             return false;
         }
         self.has.as_ref().is_none_or(|text| found.windows(text.len()).any(|window| window == text.as_slice()))

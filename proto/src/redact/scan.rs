@@ -25,7 +25,10 @@ enum Mode {
     /// The rest of a run that was replaced.
     Drop(Class),
     /// A line of a private key; how wide it is so far, and how wide the first one was.
-    Lines { run: usize, width: Option<usize> },
+    Lines {
+        run: usize,
+        width: Option<usize>,
+    },
 }
 
 /// Where a pass stands.

@@ -60,9 +60,8 @@ fn a_rule_that_misses_its_example_refuses_the_start() {
         ("  yes abc", "before any rule"),
         ("one {a3+}<b", "one bounded run"),
     ] {
-        let loaded = Shapes::of(rules).and_then(|shapes| {
-            Redactor { shapes: Arc::new(shapes), known: Arc::new(Known::none()) }.prove()
-        });
+        let loaded = Shapes::of(rules)
+            .and_then(|shapes| Redactor { shapes: Arc::new(shapes), known: Arc::new(Known::none()) }.prove());
         let error = loaded.unwrap_err().to_string();
         assert!(error.contains(why), "{error} should say {why}");
     }
@@ -73,8 +72,10 @@ fn a_rule_that_misses_its_example_refuses_the_start() {
 fn every_example_goes_wherever_the_stream_is_cut() {
     let redactor = redactor();
     for shape in &redactor.shapes.shapes {
-        for example in &shape.examples().0[..] {
-            for (before, after) in [("", ""), ("TOKEN: ", "\n"), ("a=\"", "\",\n"), ("\u{1b}[32m", "\u{1b}[0m\n"), ("é ", " é")] {
+        for example in shape.examples().0 {
+            for (before, after) in
+                [("", ""), ("TOKEN: ", "\n"), ("a=\"", "\",\n"), ("\u{1b}[32m", "\u{1b}[0m\n"), ("é ", " é")]
+            {
                 let text = format!("{before}{example}{after}");
                 let whole = redactor.bytes(text.as_bytes()).into_owned();
                 let shown = String::from_utf8_lossy(&whole).into_owned();
@@ -122,11 +123,11 @@ fn values_go_by_the_name_they_are_given_to() {
         "password = b'@'",
         "token => '@'",
     ] {
-        let at = template.find('@').unwrap();
-        let text = format!("{}{key}{}", &template[..at], &template[at + 1..]);
+        let (before, after) = template.split_once('@').unwrap();
+        let text = format!("{before}{key}{after}");
         let shown = redactor.text(&text).into_owned();
         assert!(!shown.contains(key), "{text} -> {shown}");
-        assert!(shown.starts_with(&template[..at]) && shown.ends_with(&template[at + 1..]), "{text} -> {shown}");
+        assert!(shown.starts_with(before) && shown.ends_with(after), "{text} -> {shown}");
         for at in 0..=text.len() {
             assert_eq!(cut(&redactor, text.as_bytes(), &[at]), shown.as_bytes(), "{text} cut at {at}");
         }
@@ -170,7 +171,10 @@ fn values_of_harmless_names_and_of_no_secret_stay() {
 #[test]
 fn basic_authorization_goes_when_it_says_user_and_password() {
     let redactor = redactor();
-    assert_eq!(redactor.text("Authorization: Basic dXNlcjpwYXNz\n"), "Authorization: Basic [redacted: secret]\n");
+    assert_eq!(
+        redactor.text("Authorization: Basic dXNlcjpwYXNz\n"),
+        "Authorization: Basic [redacted: secret]\n"
+    );
     assert_eq!(redactor.text("Authorization: Basic realm"), "Authorization: Basic realm");
 }
 
@@ -189,7 +193,8 @@ fn private_keys_go_with_all_their_lines_in_every_dress() {
     let wanted = "[redacted: private-key]";
     let numbered: String =
         KEY.lines().enumerate().map(|(at, line)| format!("{:>6}\t{line}\n", at + 1)).collect();
-    let listed: String = KEY.lines().enumerate().map(|(at, line)| format!("id_rsa:{}:{line}\n", at + 1)).collect();
+    let listed: String =
+        KEY.lines().enumerate().map(|(at, line)| format!("id_rsa:{}:{line}\n", at + 1)).collect();
     let indented: String = KEY.lines().map(|line| format!("    {line}\n")).collect();
     let added: String = KEY.lines().map(|line| format!("+{line}\n")).collect();
     let dos = KEY.replace('\n', "\r\n");
@@ -256,7 +261,8 @@ fn a_known_value_that_the_middle_was_cut_out_of_goes_in_part() {
 
 #[test]
 fn what_overlaps_goes_whole() {
-    let redactor = redactor().knowing("one", "abcdefgh").knowing("two", "efghijkl").knowing("three", "abcdefghmn");
+    let redactor =
+        redactor().knowing("one", "abcdefgh").knowing("two", "efghijkl").knowing("three", "abcdefghmn");
     assert_eq!(redactor.text("xabcdefghijkly"), "x[redacted: one]y");
     assert_eq!(redactor.text("abcdefghmn"), "[redacted: three]", "the longer of two that begin alike");
 }
@@ -264,7 +270,18 @@ fn what_overlaps_goes_whole() {
 #[test]
 fn a_stream_keeps_little_of_a_flood() {
     let redactor = redactor().knowing("key", &"k3y".repeat(100));
-    for flood in ["eyJhbGciOiJ", "keykeykey", "sk-ant-", "-----BEGIN ", "a", "k3y", "api_key=\n", "://a:b", "MIIE", "\\n"] {
+    for flood in [
+        "eyJhbGciOiJ",
+        "keykeykey",
+        "sk-ant-",
+        "-----BEGIN ",
+        "a",
+        "k3y",
+        "api_key=\n",
+        "://a:b",
+        "MIIE",
+        "\\n",
+    ] {
         let mut stream = redactor.stream();
         let mut out = Vec::new();
         let chunk = flood.repeat(6000);
