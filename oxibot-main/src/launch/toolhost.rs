@@ -160,8 +160,14 @@ fn arguments(options: &LaunchOptions) -> Vec<OsString> {
 /// Whole environment of the toolhost: the overrides of what it reads itself, by name. `OXIBOT_TOOLS__WEB__...` holds a
 /// search key and belongs to others; a `..._FILE` names a secret.
 fn environment(ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    const SECTIONS: [&str; 4] =
-        ["OXIBOT_TOOLS__EXEC__", "OXIBOT_TOOLS__BASH__", "OXIBOT_SANDBOX__", "OXIBOT_LIMITS__"];
+    const SECTIONS: [&str; 6] = [
+        "OXIBOT_TOOLS__EXEC__",
+        "OXIBOT_TOOLS__BASH__",
+        "OXIBOT_SANDBOX__",
+        "OXIBOT_LIMITS__",
+        "OXIBOT_APPROVALS__",
+        "OXIBOT_AUDIT__",
+    ];
     const NAMES: [&str; 3] = [
         "OXIBOT_TOOLS__RESTRICT_TO_WORKSPACE",
         "OXIBOT_TOOLS__DISABLED",

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use nix::poll::PollFlags;
-use oxibot_proto::message::{Level, OutputChunk, Started, Stream, ToMain};
+use oxibot_proto::message::{Level, OutputChunk, Proven, Started, Stream, ToMain};
 
+use super::audit::SelfAttack;
 use super::broker::Broker;
 use super::calls::{Body, Call, millis};
 use super::conclude::files_finished;
@@ -105,9 +106,11 @@ impl Broker {
             }
             let Some(place) = self.places.get_mut(index) else { continue };
             let (require, battery) = (self.fixed.require, self.fixed.battery.as_ref());
+            let before = place.proven();
             if let Err(fault) = place.top_up(left, &mut self.nursery, require, battery, now) {
                 self.no_zygote(index, &fault, now);
             }
+            self.proven_meanwhile(index, before, now);
             let Some(place) = self.places.get_mut(index) else { continue };
             let mut answers = place.tools.pump();
             answers.extend(place.bulk.pump());
@@ -127,6 +130,17 @@ impl Broker {
         let (sockets, search) = place.others.ask(listed.as_deref(), accompanied, now);
         if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
             process.beware(sockets, search);
+        }
+    }
+
+    /// A profile that is used for the first time was attacked before: that is recorded.
+    fn proven_meanwhile(&mut self, index: usize, before: Option<Proven>, now: Instant) {
+        let Some(place) = self.places.get(index).filter(|place| place.proven() != before) else { return };
+        let level = place.level();
+        let detail = place.workspace.path.to_string_lossy().into_owned();
+        let attack = SelfAttack { result: "held", level, detail: Some(&detail) };
+        if let Err(error) = self.audit.self_attack(attack) {
+            self.log.line(&error.to_string(), now);
         }
     }
 
@@ -207,7 +221,7 @@ impl Broker {
                         } else {
                             "read"
                         };
-                        finished.violations = explain::denied(&finished.outcome, what, &call.subject.detail);
+                        finished.violations = explain::denied(&finished.outcome, what, &call.subject.text);
                     }
                     self.conclude(key, finished, now);
                 }
