@@ -152,6 +152,8 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let name = start_name();
     let signals = signals()?;
     let mut open = Opened::at(around.home.as_deref(), &name, &settings.audit)?;
+    let redactor = Redactor::load().map_err(prepare("use the shapes of keys"))?;
+    open.audit.redact_with(&redactor);
     // The attackers' targets are among what was opened, and some have to be made: not possible once shut in.
     let proof = prove::prove(&arguments, &around, &settings, &mut places, &name);
     wall.proven = places.first().and_then(Place::proven);
@@ -159,7 +161,7 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let proof = proof?;
     let fixed = Fixed {
         machine: Machine::look(),
-        redactor: Redactor::load().map_err(prepare("use the shapes of keys"))?,
+        redactor,
         null: process::null().map_err(prepare("open /dev/null"))?,
         battery: proof.battery,
         settings,

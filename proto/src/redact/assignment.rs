@@ -195,13 +195,16 @@ pub(super) fn find(hay: Hay<'_>, at: usize, floor: usize, rule: usize) -> Match 
         Run::Ended(length) => at + length,
     };
     let start = at - hay.run_before(at, floor, Class::NAME, LONGEST_NAME);
-    let mut reader = Reader { hay, at: end, basic: false };
+    let mut reader = Reader { hay, at: end, basic: false, prose: false };
     match reader.value(hay.slice(start, end)) {
         Ok(()) => {}
         Err(Stop::No) => return Match::No,
         Err(Stop::Wait) => return Match::Wait,
     }
-    let Some(name) = kind(hay.slice(start, end)) else { return Match::No };
+    let Some(mut name) = kind(hay.slice(start, end)) else { return Match::No };
+    if reader.prose {
+        name = Name::Key;
+    }
     let from = reader.at;
     let length = match hay.run(from, Class::VALUE, LOOK) {
         Run::Unknown => return Match::Wait,
@@ -264,18 +267,23 @@ struct Reader<'a> {
     hay: Hay<'a>,
     at: usize,
     basic: bool,
+    /// Only a blank stands between name and value, as in prose.
+    prose: bool,
 }
 
 impl Reader<'_> {
     fn value(&mut self, name: &[u8]) -> Result<(), Stop> {
         let option = name.starts_with(b"-");
-        let scheme = name.eq_ignore_ascii_case(b"bearer");
+        // `password ...` as in `.netrc`: there nothing stands between them.
+        let scheme =
+            [&b"bearer"[..], b"password", b"passwd"].iter().any(|word| name.eq_ignore_ascii_case(word));
         self.quote()?;
         while self.take(|byte| matches!(byte, b']' | b')'))? {}
         let blank = self.blanks(false)?;
         if !self.operator()? {
             if (option || scheme) && blank {
                 // The value is the next word.
+                self.prose = !option;
             } else {
                 self.pair()?;
             }

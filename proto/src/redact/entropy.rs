@@ -4,7 +4,11 @@ use super::class::Class;
 use super::rule::distinct;
 
 /// Shortest value that counts as random.
-const SHORTEST: usize = 16;
+const SHORTEST: usize = 12;
+/// Shortest that does without digits all over it.
+const SHORTEST_PLAIN: usize = 16;
+/// Consonants in a row that no word has.
+const UNSPEAKABLE: usize = 6;
 /// Shortest password that counts by its variety alone.
 const SHORTEST_PASSWORD: usize = 8;
 
@@ -63,7 +67,7 @@ pub(super) fn is_random(value: &[u8]) -> bool {
     let digits = core.iter().filter(|byte| byte.is_ascii_digit()).count();
     let letters = length - digits;
     if core.iter().all(u8::is_ascii_hexdigit) {
-        return length >= SHORTEST && digits >= 2 && letters >= 2;
+        return length >= SHORTEST_PLAIN && digits >= 2 && letters >= 2;
     }
     let kind = |byte: &u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
     let pairs = || core.iter().zip(core.iter().skip(1));
@@ -74,7 +78,19 @@ pub(super) fn is_random(value: &[u8]) -> bool {
         let upper = core.iter().filter(|byte| byte.is_ascii_uppercase()).count();
         return length >= 20 && upper >= 4 && letters - upper >= 4 && changes * 100 >= length * 42;
     }
-    islands >= 3 || (islands >= 2 && changes * 10 >= length * 2) || changes * 10 >= length * 3
+    if length < SHORTEST_PLAIN {
+        return islands >= 3;
+    }
+    islands >= 3
+        || unspeakable(&core)
+        || (islands >= 2 && changes * 10 >= length * 2)
+        || changes * 10 >= length * 3
+}
+
+/// Whether so many consonants follow each other that no word is in it.
+fn unspeakable(core: &[u8]) -> bool {
+    let vowel = |byte: &u8| b"aeiouyAEIOUY".contains(byte) || byte.is_ascii_digit();
+    core.split(vowel).any(|run| run.len() >= UNSPEAKABLE)
 }
 
 /// The part that counts: the whole value without its separators if they are few, else its longest word.

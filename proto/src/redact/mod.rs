@@ -52,6 +52,7 @@ enum Entry {
 }
 
 /// All shapes, in the order of the file, and what is recognised by code.
+#[derive(Clone)]
 struct Shapes {
     shapes: Vec<Shape>,
     entries: Vec<Entry>,
@@ -84,7 +85,9 @@ impl Redactor {
     pub fn load() -> Result<Self, RuleError> {
         let redactor = Self { shapes: Arc::new(Shapes::of(RULES)?), known: Arc::new(Known::none()) };
         redactor.prove()?;
-        Ok(redactor)
+        let mut shapes = Shapes::clone(&redactor.shapes);
+        shapes.shapes.iter_mut().for_each(Shape::forget_examples);
+        Ok(Self { shapes: Arc::new(shapes), ..redactor })
     }
 
     /// One that knows this secret too, by this name. Values shorter than [`SHORTEST_KNOWN`] are not looked for.

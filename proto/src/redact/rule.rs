@@ -54,7 +54,7 @@ pub(super) struct Shape {
     elements: Vec<Element>,
     left: Left,
     distinct: bool,
-    /// A letter and a digit are in it.
+    /// Two kinds of digits, capitals and small letters are in it.
     mixed: bool,
     has: Option<Vec<u8>>,
     lines: bool,
@@ -293,10 +293,18 @@ impl Shape {
         if self.distinct && distinct(body) < DISTINCT {
             return false;
         }
-        if self.mixed && !(body.iter().any(u8::is_ascii_digit) && body.iter().any(u8::is_ascii_alphabetic)) {
+        let kinds: [fn(&u8) -> bool; 3] =
+            [u8::is_ascii_digit, u8::is_ascii_uppercase, u8::is_ascii_lowercase];
+        if self.mixed && kinds.iter().filter(|kind| body.iter().any(kind)).count() < 2 {
             return false;
         }
         self.has.as_ref().is_none_or(|text| found.windows(text.len()).any(|window| window == text.as_slice()))
+    }
+
+    /// Lets go of the examples once they are proven.
+    pub(super) fn forget_examples(&mut self) {
+        self.yes = Vec::new();
+        self.not = Vec::new();
     }
 
     /// The examples: those it must find, and those nothing may find.

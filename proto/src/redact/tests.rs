@@ -70,7 +70,7 @@ fn a_rule_that_misses_its_example_refuses_the_start() {
 /// Every example of every rule, in company that keys are found in, and cut at every byte.
 #[test]
 fn every_example_goes_wherever_the_stream_is_cut() {
-    let redactor = redactor();
+    let redactor = Redactor { shapes: Arc::new(Shapes::of(RULES).unwrap()), known: Arc::new(Known::none()) };
     for shape in &redactor.shapes.shapes {
         for example in shape.examples().0 {
             for (before, after) in
@@ -121,6 +121,7 @@ fn values_go_by_the_name_they_are_given_to() {
         "https://@@example.org/repository.git",
         "redis://:@@10.0.0.1:6379",
         "password = b'@'",
+        "machine example.org login me password @",
         "token => '@'",
     ] {
         let (before, after) = template.split_once('@').unwrap();

@@ -319,7 +319,7 @@ fn composed(draw: &mut Draw) -> Vec<Key> {
         (
             "teams hook",
             format!(
-                "https://example.webhook.office.com/webhookb2/{}@{}/IncomingWebhook/{}/{}",
+                "webhook.office.com/webhookb2/{}@{}/IncomingWebhook/{}/{}",
                 draw.uuid(),
                 draw.uuid(),
                 draw.hex(32),
