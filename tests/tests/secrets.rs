@@ -189,7 +189,8 @@ fn a_process_that_crashes_leaves_no_core() {
     assert!(!status.core_dumped(), "a core of a process with a key in it");
     if !dumps {
         skip(
-            "a core of an ordinary program: this kernel or its core_pattern writes none, so that ours could not show",
+            "secrets::a_process_that_crashes_leaves_no_core",
+            "this machine writes no core of an ordinary program either",
         );
     }
 }
@@ -197,7 +198,10 @@ fn a_process_that_crashes_leaves_no_core() {
 #[test]
 fn nobody_of_the_same_user_reads_memory_or_environment() {
     if !nix::unistd::geteuid().is_root() {
-        return skip("a user of its own: needs root");
+        return skip(
+            "secrets::nobody_of_the_same_user_reads_memory_or_environment",
+            "root is needed to be another user",
+        );
     }
     let fixture = Fixture::new();
     let programs = fixture.programs_for_anyone();
