@@ -9,4 +9,5 @@ pub mod internet;
 pub mod leftovers;
 pub mod model_server;
 pub mod peer;
+pub mod podman;
 pub mod processes;
