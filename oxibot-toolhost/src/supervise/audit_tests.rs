@@ -112,7 +112,7 @@ fn by_setting_only_the_digest_is_kept() {
 fn a_key_in_a_command_is_not_recorded() {
     let home = tempfile::tempdir().unwrap();
     let mut audit = open(home.path(), "x");
-    audit.redact_with(&oxibot_proto::redact::Redactor::load().unwrap());
+    audit.redact_with(&Redactor::load().unwrap());
     let key = concat!("ghp_", "16C7e42F292c6912E7710c838347Ae178B4a");
     let subject = audit.subject(
         "id",
