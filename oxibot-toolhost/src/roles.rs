@@ -1,10 +1,12 @@
-//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `egress`, `files`, `settings`, `facts`, `audit`, `attack`, `probe`.
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `egress`, `files`, `fetcher`, `settings`, `facts`,
+//! `audit`, `attack`, `probe`.
 //!
-//! Each role is one call into the module that owns it. Only `serve`, `settings`, `facts` and `audit` are started by people or by main.
+//! Each role is one call into the module that owns it. Only `serve`, `fetcher`, `settings`, `facts` and `audit` are started
+//! by people or by main.
 
 use std::process::ExitCode;
 
-use crate::{audit, egress, facts, files, supervise, sys, wall};
+use crate::{audit, egress, facts, fetcher, files, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -18,6 +20,7 @@ pub fn run() -> ExitCode {
         Some("serve") => supervise::serve_role(arguments),
         Some("settings") => supervise::settings_role(arguments),
         Some("facts") => facts::role(),
+        Some("fetcher") => fetcher::role(arguments),
         Some("audit") => audit::role(arguments),
         Some("files") => files::role(),
         Some("keeper") => wall::keeper_role(),

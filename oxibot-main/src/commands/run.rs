@@ -42,6 +42,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Exit {
     let needs = Needs {
         workspaces: vec![workspace.clone()],
         network: Network::None,
+        web: false,
         state: State::Unused,
         json: false,
     };

@@ -28,8 +28,13 @@ use super::signals::Interrupts;
 
 /// Prints the tools on offer.
 pub(super) fn list(global: &Global, args: &ListArgs) -> Exit {
-    let needs =
-        Needs { workspaces: Vec::new(), network: Network::None, state: State::Unused, json: args.json };
+    let needs = Needs {
+        workspaces: Vec::new(),
+        network: Network::None,
+        web: false,
+        state: State::Unused,
+        json: args.json,
+    };
     with_toolhost(
         global,
         &needs,
@@ -48,6 +53,8 @@ pub(super) fn call(global: &Global, args: &CallArgs) -> Exit {
     let needs = Needs {
         workspaces: workspace.iter().cloned().collect(),
         network: Network::None,
+        // Only there is it worth the process that waits for it.
+        web: args.name.to_str().is_some_and(|name| name.starts_with("web_")),
         state: State::Unused,
         json: args.json,
     };

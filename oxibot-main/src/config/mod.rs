@@ -22,7 +22,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 
-use oxibot_proto::settings::{Approvals, Audit, Limits, Sandbox, Tools};
+use oxibot_proto::settings::{Approvals, Audit, Limits, Sandbox, Tools, WebAccess};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Bounds of one call and of one sender.
     pub limits: Limits,
+    /// What the web tools may reach.
+    pub web: WebAccess,
     /// Who says yes to what the policy asks about.
     pub approvals: Approvals,
     /// The record of what was done.

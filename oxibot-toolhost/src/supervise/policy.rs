@@ -5,8 +5,9 @@
 //! until then it stays this small.
 
 use oxibot_proto::message::{JudgedRule, Verdict};
+use oxibot_proto::web::MAX_URL;
 
-use crate::tools::ToolRequest;
+use crate::tools::{ToolRequest, WebRequest};
 
 /// `bash -c` inside `bash -c` is followed this deep.
 const MAX_DEPTH: u8 = 3;
@@ -27,7 +28,20 @@ pub(crate) struct Judged {
 pub(crate) fn judge(request: &ToolRequest) -> Judged {
     match request {
         ToolRequest::Bash { command, .. } => judge_command(command),
-        ToolRequest::Files(_) => Judged { verdict: Verdict::Allow, rules: Vec::new(), commands: Vec::new() },
+        // Its length is judged here, because it has to get there.
+        ToolRequest::Web(WebRequest::Get { url, .. }) if url.len() > MAX_URL => Judged {
+            verdict: Verdict::Block,
+            rules: vec![rule(
+                "web.url.length",
+                &format!("the URL is longer than {MAX_URL} bytes"),
+                "use a shorter URL",
+            )],
+            commands: Vec::new(),
+        },
+        // The rest of a URL is judged by the fetch worker, which is who parses it.
+        ToolRequest::Files(_) | ToolRequest::Web(_) => {
+            Judged { verdict: Verdict::Allow, rules: Vec::new(), commands: Vec::new() }
+        }
     }
 }
 
