@@ -273,19 +273,28 @@ impl Broker {
 }
 
 /// The result of a web tool. What the worker says can be no other outcome than these.
-pub(crate) fn web_finished(result: FetchResult) -> Finished {
+pub(crate) fn web_finished(result: FetchResult, redactor: &Redactor) -> Finished {
     match result {
         FetchResult::Text { text, total_bytes } => {
-            let output = Output { head: text.into_bytes(), tail: Vec::new(), total_bytes, file: None };
+            let output = read(&text, total_bytes, redactor);
             Finished { output, ..Finished::plain(Outcome::Completed) }
         }
         FetchResult::Denied(denial) => Finished::plain(Outcome::Denied(denial)),
-        FetchResult::Failed(message) => Finished::plain(Outcome::Failed { message }),
+        FetchResult::Failed(message) => {
+            Finished::plain(Outcome::Failed { message: redactor.text(&message).into_owned() })
+        }
         FetchResult::Allowed | FetchResult::Lost(_) => {
             let message = "the fetch worker gave an unexpected answer".to_owned();
             Finished::plain(Outcome::Internal { message })
         }
     }
+}
+
+/// What a reading tool read, secrets taken out. What it left out itself stays left out.
+fn read(text: &str, total_bytes: u64, redactor: &Redactor) -> Output {
+    let head = redactor.bytes(text.as_bytes()).into_owned();
+    let passed_bytes = total_bytes.saturating_sub(text.len() as u64).saturating_add(head.len() as u64);
+    Output { head, tail: Vec::new(), total_bytes, passed_bytes, file: None }
 }
 
 /// What a dry run says of a URL. Without an answer nothing is allowed.
@@ -312,11 +321,7 @@ pub(crate) fn files_finished(result: Option<FilesResult>, redactor: &Redactor) -
     let internal = |message: &str| Finished::plain(Outcome::Internal { message: message.to_owned() });
     match result {
         Some(FilesResult::Text { text, total_bytes }) => {
-            let head = redactor.bytes(text.as_bytes()).into_owned();
-            // What a reading tool left out itself stays left out.
-            let passed_bytes =
-                total_bytes.saturating_sub(text.len() as u64).saturating_add(head.len() as u64);
-            let output = Output { head, tail: Vec::new(), total_bytes, passed_bytes, file: None };
+            let output = read(&text, total_bytes, redactor);
             Finished { output, ..Finished::plain(Outcome::Completed) }
         }
         Some(FilesResult::Done) => Finished::plain(Outcome::Completed),

@@ -111,7 +111,10 @@ impl Broker {
     pub(crate) fn web_answers(&mut self, answers: Vec<Answered>, now: Instant) {
         for (asker, result) in answers {
             match asker {
-                Asker::Call(key) => self.conclude(key, web_finished(result), now),
+                Asker::Call(key) => {
+                    let finished = web_finished(result, &self.fixed.redactor);
+                    self.conclude(key, finished, now);
+                }
                 Asker::DryRun(link, call) => {
                     self.send(link, &ToMain::Judgement(web_judgement(call, result)), now);
                 }
