@@ -19,6 +19,7 @@ pub mod launch;
 pub mod logging;
 pub mod model;
 pub mod provider;
+pub mod redaction;
 pub mod render;
 pub mod repl;
 pub mod store;

@@ -399,6 +399,8 @@ pub struct Output {
     pub tail: Vec<u8>,
     /// All bytes the call produced.
     pub total_bytes: u64,
+    /// Bytes that were left once secrets were taken out: `head` and `tail` are the ends of these.
+    pub passed_bytes: u64,
     /// Workspace-relative file that holds the whole output, if it was kept.
     pub file: Option<String>,
 }

@@ -90,7 +90,7 @@ fn result() -> impl Strategy<Value = ToMain> {
                 outcome,
                 exit_code,
                 signal: None,
-                output: Output { head, tail: Vec::new(), total_bytes, file: None },
+                output: Output { head, tail: Vec::new(), total_bytes, passed_bytes: total_bytes, file: None },
                 violations: Vec::new(),
                 notes: Vec::new(),
                 level: Level::Full,

@@ -14,6 +14,8 @@ use oxibot_proto::message::{
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::redaction;
+
 use super::BrokerError;
 use super::call::{CallEvent, Pending, RESERVED};
 
@@ -150,7 +152,30 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Violation`] when it answers nothing that was asked.
-    pub(super) fn accept(&mut self, message: ToMain) -> Result<(), Violation> {
+    pub(super) fn accept(&mut self, mut message: ToMain) -> Result<(), Violation> {
+        // The one place where what tools said comes in.
+        match &mut message {
+            ToMain::CallResult(result) => redaction::result(result),
+            ToMain::TransferEnd(end) => redaction::outcome(&mut end.outcome),
+            ToMain::Judgement(judgement) => {
+                for command in &mut judgement.commands {
+                    *command = redaction::text(command).into_owned();
+                }
+            }
+            ToMain::Hello(_)
+            | ToMain::Tools(_)
+            | ToMain::Status(_)
+            | ToMain::Stopped(_)
+            | ToMain::Started(_)
+            | ToMain::Progress(_)
+            | ToMain::Output(_)
+            | ToMain::StdinTaken(_)
+            | ToMain::PutProgress(_)
+            | ToMain::GetChunk(_)
+            | ToMain::Attacked(_)
+            | ToMain::AttackDone(_)
+            | ToMain::Bye(_) => {}
+        }
         let name = message.name();
         let wrong = |what| Err(Violation { message: name, what });
         match message {
@@ -314,7 +339,7 @@ pub(super) fn lost(
         outcome: Outcome::Internal { message: format!("{why}; whether the call took effect is not known") },
         exit_code: None,
         signal: None,
-        output: Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, file: None },
+        output: Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, passed_bytes: 0, file: None },
         violations: Vec::new(),
         notes: Vec::new(),
         level: hello.wall.level,

@@ -12,6 +12,7 @@ mod connection;
 pub(crate) mod fake;
 mod greeting;
 mod ledger;
+mod once;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -30,6 +31,7 @@ pub use attacks::Attacks;
 pub use call::{CallEvent, PendingCall, RunInput};
 pub use connection::Connection;
 pub use greeting::{Greeted, greet, greet_within};
+pub use once::Calls;
 
 use call::Pending;
 use connection::{Link, Order};

@@ -48,10 +48,18 @@ const BROKEN: &str = "--confinement-broken";
 /// The program. Returns its exit status; prints whatever there is to say.
 #[must_use]
 pub fn run() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == BROKEN) {
+    // Before anything secret is in memory; the environment may hold a key already. The launcher too keeps it from others.
+    if let Err(error) = crate::confine::hide() {
+        terminal::complain(&error.to_string());
+        return Exit::Internal.into();
+    }
+    let first = std::env::args_os().nth(1);
+    if first.as_ref().is_some_and(|first| first == BROKEN) {
         terminal::complain("a confined process could start a program: the seccomp filter is not in force");
         return Exit::Internal.into();
+    }
+    if first.is_some_and(|first| first == doctor::decoys::STAND_IN) {
+        return doctor::decoys::stand_in();
     }
     if let Err(error) = launch::close_inherited() {
         terminal::complain(&error.to_string());

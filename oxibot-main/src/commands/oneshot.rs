@@ -149,6 +149,15 @@ pub(super) fn start_for_attack(global: &Global) -> Result<(Greeted, Toolhost), F
     }
 }
 
+/// A toolhost whose calls search for decoys, in a workspace made for that.
+pub(super) fn start_for_decoys(global: &Global, workspace: &Path) -> Result<(Greeted, Toolhost), Fault> {
+    let (socket, toolhost) = start_toolhost(&launch_options(global, &[typed_directory(workspace)])?)?;
+    match greet(socket) {
+        Ok(greeted) => Ok((greeted, toolhost)),
+        Err(refusal) => Err(refusal.explain(global, toolhost)),
+    }
+}
+
 /// What a toolhost says of itself, nothing having been asked of it.
 pub(super) struct Seen {
     /// Its hello.

@@ -249,7 +249,7 @@ fn failed(tool: &str, message: String, hello: &ToolhostHello) -> CallResult {
         outcome: Outcome::Failed { message },
         exit_code: None,
         signal: None,
-        output: Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, file: None },
+        output: Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, passed_bytes: 0, file: None },
         violations: Vec::new(),
         notes: Vec::new(),
         level: hello.wall.level,

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use oxibot_proto::message::{CloseReason, Level, Stream, ToMain, ToolhostHello, Wall};
+use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::ToolhostSettings;
 use oxibot_proto::state::Stage;
 
@@ -49,6 +50,8 @@ pub(crate) struct Fixed {
     pub(crate) require: Level,
     pub(crate) machine: Machine,
     pub(crate) null: File,
+    /// Takes what has the shape of a key out of all that tools say.
+    pub(crate) redactor: Redactor,
     /// Attacks profiles that are first used later. `None` without a wall.
     pub(crate) battery: Option<Battery>,
     /// Begins every call id: start time and process id, in hex.

@@ -5,7 +5,7 @@
 //! results), `network` (the way out of a call that has one), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `web`, `spill`, `collect`,
 //! `seen`, `sockets`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
-//! path that a model chose, looking into what a program printed.
+//! path that a model chose, deciding anything by what a program printed.
 
 mod admit;
 mod arguments;

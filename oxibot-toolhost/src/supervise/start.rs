@@ -14,6 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::geteuid;
 use oxibot_proto::codec;
 use oxibot_proto::message::{CloseReason, Level, ProtectionState, Proven, ToMain, Wall};
+use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::{Audit as AuditSettings, ToolhostSettings};
 
 use super::arguments::{self, ArgumentsError, Serve};
@@ -166,6 +167,8 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     let name = start_name();
     let signals = signals()?;
     let mut open = Opened::at(around.home.as_deref(), &name, &settings.audit)?;
+    let redactor = Redactor::load().map_err(prepare("use the shapes of keys"))?;
+    open.audit.redact_with(&redactor);
     // The attackers' targets are among what was opened, and some have to be made: not possible once shut in.
     let proof = prove::prove(&arguments, &around, &settings, &mut places, &name);
     wall.proven = places.first().and_then(Place::proven);
@@ -173,6 +176,7 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     let proof = proof?;
     let fixed = Fixed {
         machine: Machine::look(),
+        redactor,
         null: process::null().map_err(prepare("open /dev/null"))?,
         battery: proof.battery,
         settings,
