@@ -10,6 +10,7 @@
 pub mod facts;
 pub mod files;
 pub mod roles;
+pub mod shell;
 pub mod supervise;
 pub mod sys;
 pub mod tools;

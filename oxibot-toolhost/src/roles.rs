@@ -1,10 +1,10 @@
-//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `settings`, `facts`, `attack`, `probe`.
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `shell`, `settings`, `facts`, `attack`, `probe`.
 //!
 //! Each role is one call into the module that owns it. Only `serve`, `settings` and `facts` are started by people or by main.
 
 use std::process::ExitCode;
 
-use crate::{facts, files, supervise, sys, wall};
+use crate::{facts, files, shell, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -19,6 +19,7 @@ pub fn run() -> ExitCode {
         Some("settings") => supervise::settings_role(arguments),
         Some("facts") => facts::role(),
         Some("files") => files::role(),
+        Some("shell") => shell::role(),
         Some("keeper") => wall::keeper_role(),
         Some("nursery") => wall::nursery_role(),
         Some("zygote") => wall::zygote_role(),

@@ -18,8 +18,13 @@ use super::signals::Endings;
 
 /// Runs it, whichever process this is.
 pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
-    let needs =
-        Needs { workspaces: Vec::new(), network: Network::Connect, state: State::Used, json: args.json };
+    let needs = Needs {
+        workspaces: Vec::new(),
+        network: Network::Connect,
+        state: State::Used,
+        purpose: Purpose::LongLived,
+        json: args.json,
+    };
     let terminal = Terminal::detect(global.plain);
     if args.message.is_some() {
         return oneshot::with_toolhost(

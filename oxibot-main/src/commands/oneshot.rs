@@ -27,6 +27,8 @@ pub struct Needs {
     pub network: Network,
     /// Whether it keeps conversations.
     pub state: State,
+    /// What its toolhost is for.
+    pub purpose: Purpose,
     /// Whether faults are reported as a JSON object.
     pub json: bool,
 }
@@ -66,7 +68,7 @@ pub fn with_toolhost<P>(
     prepare: impl FnOnce(&Ready) -> Result<P, Exit>,
     command: impl AsyncFnOnce(P, Broker) -> Exit,
 ) -> Exit {
-    let ready = match start(global, &needs.workspaces) {
+    let ready = match start(global, &needs.workspaces, needs.purpose) {
         Ok(ready) => ready,
         Err(fault) => return fault.report(needs.json),
     };
@@ -91,8 +93,9 @@ pub fn with_toolhost<P>(
 }
 
 /// The toolhost first, then everything else.
-pub(super) fn start(global: &Global, workspaces: &[PathBuf]) -> Result<Ready, Fault> {
-    let (socket, toolhost) = start_toolhost(&launch_options(global, workspaces)?)?;
+fn start(global: &Global, workspaces: &[PathBuf], purpose: Purpose) -> Result<Ready, Fault> {
+    let options = LaunchOptions { purpose, ..launch_options(global, workspaces)? };
+    let (socket, toolhost) = start_toolhost(&options)?;
     let greeted = match greet(socket) {
         Ok(greeted) => greeted,
         Err(refusal) => return Err(refusal.explain(global, toolhost)),

@@ -15,6 +15,7 @@ use crate::broker::{Broker, CallEvent, CallOptions, PendingCall, RunInput};
 use crate::cli::{Global, RunArgs};
 use crate::confine::Network;
 use crate::exit::Exit;
+use crate::launch::Purpose;
 use crate::render::neutral::{self, Streaming};
 use crate::render::report::CallReport;
 use crate::render::terminal::{self, Terminal};
@@ -43,6 +44,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Exit {
         workspaces: vec![workspace.clone()],
         network: Network::None,
         state: State::Unused,
+        purpose: Purpose::OneShot,
         json: false,
     };
     let mut options = CallOptions::new(origin());

@@ -16,6 +16,7 @@ use crate::cli::{CallArgs, Global, ListArgs};
 use crate::confine::Network;
 use crate::exit::Exit;
 use crate::explain;
+use crate::launch::Purpose;
 use crate::render::neutral;
 use crate::render::report::{CallReport, JudgementReport, to_line};
 use crate::render::terminal::Terminal;
@@ -28,8 +29,13 @@ use super::signals::Interrupts;
 
 /// Prints the tools on offer.
 pub(super) fn list(global: &Global, args: &ListArgs) -> Exit {
-    let needs =
-        Needs { workspaces: Vec::new(), network: Network::None, state: State::Unused, json: args.json };
+    let needs = Needs {
+        workspaces: Vec::new(),
+        network: Network::None,
+        state: State::Unused,
+        purpose: Purpose::OneShot,
+        json: args.json,
+    };
     with_toolhost(
         global,
         &needs,
@@ -49,6 +55,7 @@ pub(super) fn call(global: &Global, args: &CallArgs) -> Exit {
         workspaces: workspace.iter().cloned().collect(),
         network: Network::None,
         state: State::Unused,
+        purpose: if args.dry_run { Purpose::Judge } else { Purpose::OneShot },
         json: args.json,
     };
     let style = progress_style(global, args.json);

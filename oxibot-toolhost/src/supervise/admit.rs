@@ -16,7 +16,8 @@ use super::attacks::only_attacks;
 use super::audit::{Subject, capped};
 use super::broker::Broker;
 use super::calls::{Body, Call, Finished, Plan, Shape};
-use super::{environment, policy};
+use super::environment;
+use crate::shell::Judged;
 use crate::tools::{self, ToolRequest};
 use crate::wire::{FilesWork, Job, Sockets};
 
@@ -192,7 +193,7 @@ impl Broker {
             Err(message) => return self.refuse(link, &asked, Outcome::Failed { message }, now),
         };
         let asked = Asked { detail: detail(&parsed), ..asked };
-        let judged = policy::judge(&parsed);
+        let judged = self.reader.judge(&mut self.nursery, &parsed);
         let limit = self.fixed.settings.limits.max_timeout_seconds.min(MAX_TIMEOUT_SECONDS);
         let (wanted, body): (Duration, MakeBody) = match parsed {
             ToolRequest::Bash { command, timeout_s, cwd } => {
@@ -293,6 +294,15 @@ impl Broker {
         if self.stop.is_set() {
             return self.refuse(link, &asked, Outcome::Denied(stop_denial()), now);
         }
+        if self.fixed.only_judges {
+            let denial = Denial {
+                rule: "purpose.judge".to_owned(),
+                reason: "this toolhost was started to judge calls and has no wall to run them behind"
+                    .to_owned(),
+                hint: "leave out --dry-run".to_owned(),
+            };
+            return self.refuse(link, &asked, Outcome::Denied(denial), now);
+        }
         if self.range.is_some() {
             return self.refuse(link, &asked, Outcome::Denied(only_attacks()), now);
         }
@@ -365,7 +375,7 @@ impl Broker {
         self.deliver(link, asked.number, &subject, Finished::plain(outcome), (wall, Duration::ZERO), now);
     }
 
-    fn judgement(&self, request: &CallRequest) -> Judgement {
+    fn judgement(&mut self, request: &CallRequest) -> Judgement {
         let block = |id: &str, reason: String, alternative: &str| Judgement {
             call: request.call,
             verdict: Verdict::Block,
@@ -379,7 +389,7 @@ impl Broker {
         if let Err(denial) = self.place_of(request.workspace.as_deref()) {
             return block(&denial.rule, denial.reason, &denial.hint);
         }
-        let policy::Judged { verdict, rules, mut commands } = policy::judge(&parsed);
+        let Judged { verdict, rules, mut commands } = self.reader.judge(&mut self.nursery, &parsed);
         for command in &mut commands {
             *command = capped(command, 4096);
         }

@@ -24,6 +24,7 @@ use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
 use super::log;
 use super::place::{Place, Role};
+use super::reader::Reader;
 use super::sockets::Listing;
 use super::transfer::Transfer;
 use crate::wall::Nursery;
@@ -50,6 +51,8 @@ pub(crate) struct Fixed {
     pub(crate) null: File,
     /// Attacks profiles that are first used later. `None` without a wall.
     pub(crate) battery: Option<Battery>,
+    /// Started to judge calls: it runs none.
+    pub(crate) only_judges: bool,
     /// Begins every call id: start time and process id, in hex.
     pub(crate) id_prefix: String,
 }
@@ -76,6 +79,8 @@ pub(crate) struct Broker {
     link_ends: BTreeMap<u64, Instant>,
     next_key: u64,
     ending: bool,
+    /// Judges commands.
+    pub(crate) reader: Reader,
     /// Last, so that it is dropped last: it waits for its zygotes, and they for the ends of their sockets above.
     pub(crate) nursery: Nursery,
 }
@@ -109,6 +114,7 @@ enum Owner {
 pub(crate) struct Parts {
     pub(crate) fixed: Fixed,
     pub(crate) nursery: Nursery,
+    pub(crate) reader: Reader,
     pub(crate) places: Vec<Place>,
     pub(crate) main: OwnedFd,
     pub(crate) audit: Audit,
@@ -122,7 +128,8 @@ pub(crate) struct Parts {
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing } = parts;
+        let Parts { fixed, nursery, reader, places, main, audit, stop, control, range, signals, listing } =
+            parts;
         let mut broker = Self {
             fixed,
             places,
@@ -141,6 +148,7 @@ impl Broker {
             link_ends: BTreeMap::new(),
             next_key: MAIN,
             ending: false,
+            reader,
             nursery,
         };
         broker.open_link(main, Rights::All);

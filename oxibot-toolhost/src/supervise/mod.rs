@@ -4,7 +4,7 @@
 //! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `calls`, `drive` and `conclude` (calls become
 //! results), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `spill`, `collect`,
-//! `seen`, `sockets`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
+//! `seen`, `sockets`, `workspace`. What a command would do is read in a worker (`reader`), never here. Deliberately absent: an async runtime, threads, the network, any secret, opening a
 //! path that a model chose, looking into what a program printed.
 
 mod admit;
@@ -28,9 +28,9 @@ mod life;
 mod link;
 mod log;
 mod place;
-mod policy;
 mod process;
 mod prove;
+mod reader;
 mod recorded;
 mod requests;
 mod seen;

@@ -1,6 +1,6 @@
 //! Reads the sections the toolhost obeys out of the configuration file, in a short-lived child.
 //!
-//! The child parses the whole file, keeps `tools`, `sandbox`, `limits` and the workspace, and prints only these, so
+//! The child parses the whole file, keeps `tools`, `sandbox`, `limits`, `policy` and the workspace, and prints only these, so
 //! that no key or token of the other sections ever is in the supervisor's memory. Main checks the rest of the file.
 //! Error texts name keys and positions, never values.
 
@@ -11,24 +11,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use oxibot_proto::message::Level;
-use oxibot_proto::settings::{Exec, Limits, MAX_TIMEOUT_SECONDS, Sandbox, ToolhostSettings, Tools};
+use oxibot_proto::settings::{Exec, Limits, MAX_TIMEOUT_SECONDS, Policy, Sandbox, ToolhostSettings, Tools};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::{arguments, log};
+use crate::shell;
 
 /// Largest configuration file, and largest answer of the child. Prevents a device or a log from being read whole.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// Variables that may override a setting, by the start of their name. Everything else stays out of the child.
-const OVERRIDES: [&str; 3] = ["OXIBOT_TOOLS__", "OXIBOT_SANDBOX__", "OXIBOT_LIMITS__"];
+const OVERRIDES: [&str; 4] = ["OXIBOT_TOOLS__", "OXIBOT_SANDBOX__", "OXIBOT_LIMITS__", "OXIBOT_POLICY__"];
 /// Below this one the search key may be given, which the toolhost must not know.
 const SECRETS: &str = "OXIBOT_TOOLS__WEB__";
 /// The one override outside our sections.
 const WORKSPACE_OVERRIDE: &str = "OXIBOT_AGENTS__DEFAULTS__WORKSPACE";
 
 /// Objects we read. serde would also take an array in their place, by position.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 11] = [
     "",
     "/tools",
     "/tools/exec",
@@ -36,6 +37,8 @@ const SECTIONS: [&str; 9] = [
     "/sandbox",
     "/sandbox/git",
     "/limits",
+    "/policy",
+    "/policy/unknown",
     "/agents",
     "/agents/defaults",
 ];
@@ -51,6 +54,8 @@ pub(crate) enum SettingsError {
     Variable { name: String, cause: String },
     #[error("cannot use {key}: {cause}")]
     Value { key: &'static str, cause: String },
+    #[error(transparent)]
+    Policy(#[from] shell::PolicyError),
     #[error("cannot read the configuration: {0}")]
     Child(String),
     /// What the child found wrong, in its own words.
@@ -151,6 +156,7 @@ struct Whole {
     tools: ToolsSection,
     sandbox: Sandbox,
     limits: Limits,
+    policy: Policy,
     agents: AgentsSection,
 }
 
@@ -215,9 +221,14 @@ fn extract(
         tools: Tools { restrict_to_workspace, exec, disabled, ..Tools::default() },
         sandbox: whole.sandbox,
         limits: whole.limits,
+        policy: whole.policy,
         workspaces: whole.agents.defaults.workspace.into_iter().collect(),
     };
     check(&settings)?;
+    // Ours are tested where they are made; loading them costs a moment, which a start without own rules is spared.
+    if settings.policy != Policy::default() {
+        shell::Policy::load(&settings.policy)?;
+    }
     Ok(settings)
 }
 

@@ -16,7 +16,7 @@ use oxibot_proto::codec;
 use oxibot_proto::message::{CloseReason, Level, ProtectionState, ToMain, Wall};
 use oxibot_proto::settings::ToolhostSettings;
 
-use super::arguments::{self, ArgumentsError, Serve};
+use super::arguments::{self, ArgumentsError, Purpose, Serve};
 use super::audit::{Audit, Unwritable};
 use super::battery::Unproven;
 use super::broker::{Broker, Fatal, Fixed, Parts};
@@ -24,6 +24,7 @@ use super::confine::{self, Unconfined};
 use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
+use super::reader::Reader;
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
@@ -127,7 +128,10 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
 
     // The nursery first, so that it never holds anything that follows.
     let mut nursery = Nursery::start()?;
+    // Beside it, so that it is ready when the first command comes. Without it commands are blocked, each saying why.
+    let reader = nursery.reader().inspect_err(|fault| log::always(&fault.to_string())).ok();
     let settings = settings::read(arguments.config.as_deref())?;
+    let reader = Reader::new(reader, &settings.policy);
     // Before anything is looked up: a home that comes into being later would lie uncovered in a workspace around it.
     if let Some(home) = &arguments.home {
         workspace::create(home).map_err(prepare("make the home directory"))?;
@@ -144,7 +148,13 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
             Ok(Place::new(workspace, profile, require, now))
         })
         .collect::<Result<_, Refused>>()?;
-    let mut wall = first_wall(&mut places, &mut nursery, require)?;
+    let only_judges = arguments.purpose == Purpose::Judge;
+    let mut wall = if only_judges {
+        // Nothing will run, so nothing has to hold; and a machine without a wall is told what would be refused.
+        Wall { level: Level::Off, landlock_abi: 0, protections: Vec::new(), proven: None }
+    } else {
+        first_wall(&mut places, &mut nursery, require)?
+    };
 
     // What is still needed is opened now; afterwards there is no way to open anything.
     let name = start_name();
@@ -161,6 +171,7 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
         machine: Machine::look(),
         null: process::null().map_err(prepare("open /dev/null"))?,
         battery: proof.battery,
+        only_judges,
         settings,
         require,
         id_prefix: name,
@@ -173,7 +184,7 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
     let range = proof.range;
-    let parts = Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing };
+    let parts = Parts { fixed, nursery, reader, places, main, audit, stop, control, range, signals, listing };
     Ok(Broker::new(parts))
 }
 
@@ -383,7 +394,7 @@ mod tests {
             home: None,
             workspaces: Vec::new(),
             no_sandbox,
-            purpose: arguments::Purpose::LongLived,
+            purpose: Purpose::LongLived,
             without_namespaces: false,
         };
         assert_eq!(wanted(&arguments(1)).is_err(), geteuid().is_root());

@@ -45,7 +45,7 @@ pub use crate::wire::WallFault;
 pub use facts::view as facts;
 pub use handle::{FilesWorker, ReadyInit, RunningInit, Zygote, ZygoteEvent};
 pub use keeper::keeper_role;
-pub use nursery::{Nursery, nursery_role};
+pub use nursery::{Nursery, ShellReader, nursery_role};
 pub use orders::OURSELVES;
 pub(crate) use ruleset::SCOPES_ABI;
 pub(crate) use seccomp::explain_rule;

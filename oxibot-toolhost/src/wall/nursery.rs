@@ -3,6 +3,7 @@
 //! Landlock forbids mounts for ever, and the supervisor puts itself under Landlock; so it starts this first. The
 //! nursery reads only [`Order`]s, which the supervisor computed from configuration.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -21,7 +22,7 @@ use super::cgroup::{Place, Remains};
 use super::channel::{Channel, Received, pair, send_message};
 use super::fault::{Step, fault};
 use super::handle::Zygote;
-use super::orders::{FromNursery, Order, Plan};
+use super::orders::{FromNursery, Order, Plan, ToNursery};
 use super::{family, session, zygote};
 use crate::sys::{self, Cloned};
 use crate::wire::{Profile, WallFault, Wanted};
@@ -134,8 +135,11 @@ impl Nursery {
     fn try_zygote(&mut self, order: &Order) -> Result<Zygote, WallFault> {
         let gone = || fault("start a zygote", "the nursery is gone");
         let channel = self.channel.as_mut().ok_or_else(gone)?;
-        channel.send(order, &[])?;
+        channel.send(&ToNursery::Zygote(Box::new(order.clone())), &[])?;
         match channel.wait(Some(READY_TIMEOUT_MS))? {
+            Received::Message(FromNursery::Reader) => {
+                Err(fault("start a zygote", "the nursery answers something else"))
+            }
             Received::Message(FromNursery::Zygote) => {
                 let pidfd = channel.take_descriptor()?;
                 let socket = channel.take_descriptor()?;
@@ -147,11 +151,41 @@ impl Nursery {
         }
     }
 
+    /// Starts a process of the role `shell`. It confines itself; whether it did it says on its socket.
+    ///
+    /// # Errors
+    /// When the nursery cannot start it.
+    pub fn reader(&mut self) -> Result<ShellReader, WallFault> {
+        let step = "start the shell reader";
+        let channel = self.channel.as_mut().ok_or_else(|| fault(step, "the nursery is gone"))?;
+        channel.send(&ToNursery::Reader, &[])?;
+        match channel.wait(Some(READY_TIMEOUT_MS))? {
+            Received::Message(FromNursery::Reader) => {
+                let pidfd = channel.take_descriptor()?;
+                let socket = channel.take_descriptor()?;
+                Ok(ShellReader { pidfd, socket })
+            }
+            Received::Message(FromNursery::CouldNot(fault)) => Err(fault),
+            Received::Message(FromNursery::Zygote) => Err(fault(step, "the nursery answers something else")),
+            Received::Nothing => Err(fault(step, "the nursery does not answer")),
+            Received::Closed => Err(fault(step, "the nursery is gone")),
+        }
+    }
+
     /// Readable once the nursery has ended, which is fatal: no zygote can be started any more.
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// A shell reader that was started.
+#[derive(Debug)]
+pub struct ShellReader {
+    /// To end it.
+    pub pidfd: OwnedFd,
+    /// The supervisor's end of its socket.
+    pub socket: OwnedFd,
 }
 
 impl Drop for Nursery {
@@ -225,8 +259,9 @@ fn nurse() -> Result<(), WallFault> {
     remains.remove_stale();
     session::remove_stale_private();
     let place = Place::prepare(&session);
-    let mut channel = Channel::<Order>::new(socket);
+    let mut channel = Channel::<ToNursery>::new(socket);
     let mut zygotes: Vec<Child> = Vec::new();
+    let mut readers: Vec<Pid> = Vec::new();
     // Numbers of ended zygotes whose cgroups are still there.
     let mut ended: Vec<u32> = Vec::new();
     let mut orphans = None;
@@ -236,10 +271,17 @@ fn nurse() -> Result<(), WallFault> {
         let ends = zygotes.iter().map(|zygote| zygote.pidfd.as_fd()).chain([keeper.as_fd()]);
         let ends: Vec<BorrowedFd<'_>> = ends.collect();
         let received = channel.wait_beside(again.or(orphans), &ends)?;
-        reap(&session, &mut zygotes, &mut ended);
+        reap(&session, &mut zygotes, &mut readers, &mut ended);
         ended.retain(|number| !remains.remove_zone(*number));
         match received {
-            Received::Message(mut order) => {
+            Received::Message(ToNursery::Reader) => match start(program.as_fd(), c"shell") {
+                Ok((pid, pidfd, socket)) => {
+                    channel.send(&FromNursery::Reader, &[pidfd.as_fd(), socket.as_fd()])?;
+                    readers.push(pid);
+                }
+                Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
+            },
+            Received::Message(ToNursery::Zygote(mut order)) => {
                 order.session.clone_from(&session);
                 order.place = place.clone();
                 match start_zygote(program.as_fd(), &order) {
@@ -256,7 +298,8 @@ fn nurse() -> Result<(), WallFault> {
             }
             Received::Nothing if has_ended(&keeper) => break,
             Received::Nothing => {
-                let spared: Vec<Pid> = zygotes.iter().map(|zygote| zygote.pid).collect();
+                let spared: Vec<Pid> =
+                    zygotes.iter().map(|zygote| zygote.pid).chain(readers.iter().copied()).collect();
                 family::end(&spared, LOOK_TIME);
             }
             Received::Closed => break,
@@ -271,7 +314,7 @@ fn nurse() -> Result<(), WallFault> {
     }
     let until = Instant::now().checked_add(TIDY_TIME);
     while !zygotes.is_empty() && until.is_some_and(|until| Instant::now() < until) {
-        reap(&session, &mut zygotes, &mut ended);
+        reap(&session, &mut zygotes, &mut readers, &mut ended);
         std::thread::sleep(AGAIN);
     }
     family::end(&[], ORPHAN_TIME);
@@ -290,8 +333,9 @@ fn has_ended(process: &OwnedFd) -> bool {
 }
 
 /// Takes note of ended children.
-fn reap(session: &str, zygotes: &mut Vec<Child>, ended: &mut Vec<u32>) {
+fn reap(session: &str, zygotes: &mut Vec<Child>, readers: &mut Vec<Pid>, ended: &mut Vec<u32>) {
     for pid in family::reap() {
+        readers.retain(|reader| *reader != pid);
         let Some(place) = zygotes.iter().position(|zygote| zygote.pid == pid) else { continue };
         let zygote = zygotes.swap_remove(place);
         match zygote.plan {
@@ -305,12 +349,17 @@ fn reap(session: &str, zygotes: &mut Vec<Child>, ended: &mut Vec<u32>) {
 }
 
 fn start_zygote(program: BorrowedFd<'_>, order: &Order) -> Result<(Pid, OwnedFd, OwnedFd), WallFault> {
+    let (pid, pidfd, ours) = start(program, c"zygote")?;
+    send_message(ours.as_fd(), order, &[])?;
+    Ok((pid, pidfd, ours))
+}
+
+/// A process of a role, with its socket as descriptor 0.
+fn start(program: BorrowedFd<'_>, role: &CStr) -> Result<(Pid, OwnedFd, OwnedFd), WallFault> {
     let (ours, theirs) = pair()?;
-    let (pid, pidfd) = match sys::clone_process(0).step("start a zygote")? {
-        Cloned::Child => zygote::become_role(program, theirs.as_fd(), c"zygote"),
+    let (pid, pidfd) = match sys::clone_process(0).step("start a process of ours")? {
+        Cloned::Child => zygote::become_role(program, theirs.as_fd(), role),
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
-    drop(theirs);
-    send_message(ours.as_fd(), order, &[])?;
     Ok((pid, pidfd, ours))
 }

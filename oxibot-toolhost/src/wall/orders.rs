@@ -20,6 +20,15 @@ pub(super) enum Plan {
     Off,
 }
 
+/// Supervisor to nursery.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) enum ToNursery {
+    /// Start a zygote.
+    Zygote(Box<Order>),
+    /// Start a shell reader, which confines itself and needs nothing.
+    Reader,
+}
+
 /// To the nursery, which hands it on to the zygote it starts.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub(super) struct Order {
@@ -40,6 +49,8 @@ pub(super) struct Order {
 pub(super) enum FromNursery {
     /// A zygote was started. Descriptors: its pidfd, its control socket.
     Zygote,
+    /// A shell reader was started. Descriptors: its pidfd, its socket.
+    Reader,
     /// It was not.
     CouldNot(WallFault),
 }
