@@ -110,6 +110,9 @@ pub enum Command {
         oxibot stop --all      and refuse every new call, until\n  \
         oxibot stop --clear    accepts calls again")]
     Stop(StopArgs),
+    /// What was done, and whether the record of it is whole
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  \
         oxibot completions bash > ~/.local/share/bash-completion/completions/oxibot")]
@@ -327,6 +330,52 @@ pub struct StopArgs {
     /// Accept calls again
     #[arg(long)]
     pub clear: bool,
+}
+
+/// `audit`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum AuditCommand {
+    /// Show what was recorded, the latest last
+    #[command(after_help = "Examples:\n  \
+        oxibot audit tail --tool bash --since 1h       what ran in the last hour\n  \
+        oxibot audit tail --event approval_requested   what was asked about\n  \
+        oxibot audit tail -f                           as it happens")]
+    Tail(TailArgs),
+    /// Check that every record is as it was written; exit status 1 if one is not
+    #[command(after_help = "Example, with the heads that the journal keeps:\n  \
+        journalctl -o json SYSLOG_IDENTIFIER=oxibot-toolhost |\n    \
+        oxibot audit verify --anchors -")]
+    Verify(VerifyArgs),
+    /// Print every record as it lies, one JSON object a line
+    Export,
+}
+
+/// `audit tail`.
+#[derive(Debug, Clone, Args)]
+pub struct TailArgs {
+    /// Only of this tool
+    #[arg(long, value_name = "T")]
+    pub tool: Option<String>,
+    /// Only this event; `tool_call` means every tool
+    #[arg(long, value_name = "E")]
+    pub event: Option<String>,
+    /// Only since: 90s, 30m, 1h, 2d ago, or a time (UTC)
+    #[arg(long, value_name = "D")]
+    pub since: Option<String>,
+    /// Go on as records come
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// `audit verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// Compare with what the journal keeps (journalctl -o json; `-`: standard input)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub anchors: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `completions`.

@@ -2,11 +2,12 @@
 //!
 //! Reading order: [`roles`] (which process am I), [`supervise`] (the small synchronous broker), [`wall`] (the
 //! confinement: what can a tool do?), [`files`] (the file tools, in a worker that can do nothing else), [`tools`]
-//! (names and arguments), [`facts`] (what `doctor` has tried for it), [`wire`] (what our own processes say to each
+//! (names and arguments), [`audit`] (the log as it lies on disk), [`facts`] (what `doctor` has tried for it), [`wire`] (what our own processes say to each
 //! other), [`sys`] (the only unsafe code).
 //! There is no async runtime, no TLS, no HTTP and no provider key in this crate.
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod facts;
 pub mod files;
 pub mod roles;

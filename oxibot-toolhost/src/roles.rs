@@ -1,10 +1,11 @@
-//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `shell`, `settings`, `facts`, `attack`, `probe`.
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `shell`, `settings`, `facts`, `audit`, `attack`,
+//! `probe`.
 //!
-//! Each role is one call into the module that owns it. Only `serve`, `settings` and `facts` are started by people or by main.
+//! Each role is one call into the module that owns it. Only `serve`, `settings`, `facts` and `audit` are started by people or by main.
 
 use std::process::ExitCode;
 
-use crate::{facts, files, shell, supervise, sys, wall};
+use crate::{audit, facts, files, shell, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -18,6 +19,7 @@ pub fn run() -> ExitCode {
         Some("serve") => supervise::serve_role(arguments),
         Some("settings") => supervise::settings_role(arguments),
         Some("facts") => facts::role(),
+        Some("audit") => audit::role(arguments),
         Some("files") => files::role(),
         Some("shell") => shell::role(),
         Some("keeper") => wall::keeper_role(),

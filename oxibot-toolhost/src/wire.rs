@@ -115,14 +115,34 @@ pub struct Sockets {
     pub named: Vec<Vec<u8>>,
     /// Look through all that is granted.
     pub search: bool,
+    /// Which sockets may be there, as the kernel lists them: low halves of inode numbers. `None`: that is not known.
+    pub expected: Option<Vec<u32>>,
+    /// Who may move sockets about meanwhile.
+    pub movers: Movers,
 }
 
 impl Sockets {
     /// Nothing is known: look.
     #[must_use]
     pub fn search() -> Self {
-        Self { known: Vec::new(), named: Vec::new(), search: true }
+        Self { known: Vec::new(), named: Vec::new(), search: true, expected: None, movers: Movers::Nobody }
     }
+
+    /// Nothing is to be covered.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { search: false, ..Self::search() }
+    }
+}
+
+/// Who may move sockets and their directories about while a call's init looks for them, so that it misses one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Movers {
+    /// No call: what the host moves is its own affair.
+    Nobody,
+    /// Calls that began earlier. This one must not run before each socket that is expected was covered, or nothing moved
+    /// during one whole search.
+    Calls,
 }
 
 /// What a search found.
@@ -132,6 +152,8 @@ pub struct FoundSockets {
     pub paths: Vec<Vec<u8>>,
     /// Whether all was looked at; the time of one search is bounded.
     pub whole: bool,
+    /// What was expected and is not there: all was looked at, and nothing moved meanwhile.
+    pub elsewhere: Vec<u32>,
 }
 
 /// Init to supervisor.

@@ -328,10 +328,11 @@ fn calls_are_recorded_without_output() {
     host.bash("rm -rf /");
     let audit = host.audit();
     let events: Vec<&str> = audit.iter().map(|line| line["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["start", "tool_call: bash", "tool_result", "tool_call: bash", "tool_result"]);
-    assert_eq!(audit[1]["detail"], "echo secret-$((6*7))");
-    assert_eq!(audit[2]["outcome"], "completed");
-    assert_eq!(audit[3]["rule"], "files.remove-root");
+    let calls = ["tool_call: bash", "tool_result", "tool_call: bash", "tool_result"];
+    assert_eq!(events, [&["open", "self_attack", "start"][..], &calls].concat());
+    assert_eq!(audit[3]["detail"], "echo secret-$((6*7))");
+    assert_eq!(audit[4]["outcome"], "completed");
+    assert_eq!(audit[5]["rule"], "files.remove-root");
     assert!(audit.iter().all(|line| !line.to_string().contains("secret-42")));
 }
 

@@ -13,13 +13,13 @@ mod wall_support;
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use oxibot_proto::message::Level;
-use oxibot_toolhost::wire::{FromInit, Sockets, Wanted};
+use oxibot_toolhost::wire::{FromInit, Movers, Sockets, Wanted};
 use wall_support::{Wall, again_as_a_user, job};
 
 /// Talks to each path in every way there is. Prints `REACHED path kind` for each that worked.
@@ -244,7 +244,7 @@ fn a_search_tells_what_it_found_and_a_known_one_is_covered_without_it() {
     let (found, through) = told(Sockets::search());
     let found = found.unwrap();
     assert_eq!((found.paths.as_slice(), found.whole, through), ([name.clone()].as_slice(), true, 0));
-    let known = |paths| Sockets { known: paths, named: vec![], search: false };
+    let known = |paths| Sockets { known: paths, ..Sockets::none() };
     assert_eq!(told(known(vec![])), (None, 1), "the control: not searched, not covered");
     assert_eq!(told(known(vec![name.clone()])), (None, 0));
     // Moved since it was found: the init looks for itself.
@@ -350,25 +350,73 @@ for n in range(3000): os.mkdir(f'many/d{n}')\"",
     assert!(!ran.sockets.unwrap().whole, "what is deeper than a path can say was not looked at");
 }
 
+/// Moves a directory with a socket in it, and the socket, as long as there is no file `stop`.
+const MOVER: &str =
+    "while [ ! -e stop ]; do mv a b; mv b/s b/t; mv b a; mv a/t a/s; sleep 0.005; done 2>/dev/null; echo end";
+
+/// Low half of the number of a file that is at one of these places at any moment.
+fn number(places: &[PathBuf]) -> u32 {
+    let until = std::time::Instant::now() + wall_support::PATIENCE;
+    loop {
+        if let Some(status) = places.iter().find_map(|place| fs::metadata(place).ok()) {
+            return (status.ino() & u64::from(u32::MAX)).try_into().unwrap();
+        }
+        assert!(std::time::Instant::now() < until, "it is nowhere");
+    }
+}
+
+fn bind_where_it_is(path: &Path) -> UnixListener {
+    let until = std::time::Instant::now() + wall_support::PATIENCE;
+    loop {
+        if let Some(held) = ["a/s", "b/s"].iter().find_map(|name| UnixListener::bind(path.join(name)).ok()) {
+            return held;
+        }
+        assert!(std::time::Instant::now() < until, "no place for a socket");
+    }
+}
+
 /// A call that is older than a socket is not kept from it, but what it does must not show it to younger calls.
 #[test]
 fn sockets_that_are_moved_while_calls_start_are_not_reached() {
     let mut wall = Wall::new();
     let path = wall.workspace.path().canonicalize().unwrap();
     fs::create_dir(path.join("a")).unwrap();
-    let mut mover = wall.start(&job(
-        "while [ ! -e stop ]; do mv a b; mv b/s b/t; mv b a; mv a/t a/s; sleep 0.005; done 2>/dev/null; echo end",
-    ));
+    let mut mover = wall.start(&job(MOVER));
     assert_eq!(mover.word(), FromInit::Running);
-    let _held = UnixListener::bind(path.join("a/s"))
-        .or_else(|_| UnixListener::bind(path.join("b/s")))
-        .unwrap_or_else(|_| UnixListener::bind(path.join("a/s")).unwrap());
-    let mut ran_at_all = 0;
-    for _ in 0..6 {
-        let ran = wall.bash(&client(&["a/s", "a/t", "b/s", "b/t"]));
-        assert_eq!(reached(&ran.output), Vec::<&str>::new(), "{ran:?}");
-        ran_at_all += usize::from(ran.ending.is_some());
+    let _held = bind_where_it_is(&path);
+    let names = ["a/s", "a/t", "b/s", "b/t"];
+    let places = names.map(|name| path.join(name));
+    // What the supervisor knows from the kernel's list; else it says that it does not know.
+    for expected in [Some(vec![number(&places)]), None] {
+        let mut ran_at_all = 0;
+        for _ in 0..6 {
+            let mut job = job(&client(&names));
+            job.sockets = Sockets { expected: expected.clone(), movers: Movers::Calls, ..Sockets::search() };
+            let ran = wall.run(&job);
+            assert_eq!(reached(&ran.output), Vec::<&str>::new(), "{ran:?}");
+            if let FromInit::Unsafe(denial) = &ran.first {
+                assert_eq!(denial.rule, "sockets.others");
+            }
+            ran_at_all += usize::from(ran.ending.is_some());
+        }
+        assert!(ran_at_all > 0 || expected.is_none(), "each was refused");
     }
     fs::write(path.join("stop"), "").unwrap();
-    assert!(ran_at_all > 0, "each was refused");
+}
+
+/// Calls that write all the time make no other wait: nothing is expected that was not found.
+#[test]
+fn calls_that_are_busy_do_not_keep_others_from_starting() {
+    let mut wall = Wall::new();
+    let busy = "n=0; while [ ! -e stop ]; do n=$((n+1)); mkdir -p d/$((n%7)); : >d/$((n%7))/f; rm -r d; done; echo end";
+    let mut first = wall.start(&job(busy));
+    assert_eq!(first.word(), FromInit::Running);
+    for _ in 0..5 {
+        let mut job = job("echo ran");
+        job.sockets = Sockets { expected: Some(vec![]), movers: Movers::Calls, ..Sockets::search() };
+        assert_eq!(wall.run(&job).ok(), "ran");
+    }
+    fs::write(wall.workspace.path().join("stop"), "").unwrap();
+    let ran = first.finish();
+    assert!(ran.output.contains("end"), "{ran:?}");
 }

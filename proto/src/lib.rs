@@ -2,8 +2,9 @@
 //!
 //! Bytes go in, messages come out: [`codec`] frames and limits, [`message`] names what can be said, [`state`] says
 //! when it is legal, [`settings`] holds the configuration sections that both sides must read alike, [`facts`] what
-//! `doctor` has tried for it, [`nearest`] guesses the name a slip meant. Nothing here opens a socket, a file or a process, and no AI vendor's or chat vendor's
-//! vocabulary appears, so that the crate can be fuzzed whole and carried by another transport.
+//! `doctor` has tried for it, [`nearest`] guesses the name a slip meant, [`web`] says which addresses are public.
+//! Nothing here opens a socket, a file or a process, and no AI vendor's or chat vendor's vocabulary appears, so that the
+//! crate can be fuzzed whole and carried by another transport.
 #![forbid(unsafe_code)]
 
 pub mod codec;
@@ -13,6 +14,7 @@ pub mod nearest;
 pub mod settings;
 pub mod state;
 pub mod view;
+pub mod web;
 
 /// Version of the wire. Both sides must name the same one in their first message; there is no negotiation.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -18,10 +18,14 @@ pub struct ToolhostSettings {
     pub tools: Tools,
     /// The kernel wall.
     pub sandbox: Sandbox,
-    /// Limits for each call.
+    /// Limits for each call and each sender.
     pub limits: Limits,
     /// What is wise: rules for commands, beside those that come with the product.
     pub policy: Policy,
+    /// Who says yes to what the policy asks about.
+    pub approvals: Approvals,
+    /// The record of what was done.
+    pub audit: Audit,
     /// Workspaces admitted, absolute paths; the first is the default. Filled from `agents`, not a section of its own.
     pub workspaces: Vec<String>,
 }
@@ -305,7 +309,64 @@ pub struct PolicyOverride {
     pub commands: Vec<String>,
 }
 
-/// Section `limits`: bounds of one call.
+/// Section `approvals`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Approvals {
+    /// Who may say yes.
+    pub mode: ApprovalsMode,
+}
+
+impl Default for Approvals {
+    fn default() -> Self {
+        Self { mode: ApprovalsMode::Channel }
+    }
+}
+
+/// Who may say yes to what the policy asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ApprovalsMode {
+    /// Whoever asked, where they asked: at the terminal, in the chat. Trusts main's word on who said yes.
+    Channel,
+    /// `oxibot approvals` on the toolhost's own socket. Does not trust main.
+    OutOfBand,
+    /// Nobody: what would be asked about is denied.
+    Deny,
+}
+
+/// Section `audit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Audit {
+    /// What is kept of a call.
+    pub detail: AuditDetail,
+    /// Size at which a chain goes on in a new file, in MiB, 1 to 1024.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1024)))]
+    pub rotate_mb: u32,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { detail: AuditDetail::Calls, rotate_mb: 64 }
+    }
+}
+
+/// What the audit log keeps of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum AuditDetail {
+    /// The command line, or path and size.
+    Calls,
+    /// Their SHA-256 only.
+    Digest,
+}
+
+/// Section `limits`: bounds of one call, and of one sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -331,6 +392,43 @@ pub struct Limits {
     /// Size of the private `/tmp`, in MiB.
     #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub tmp_mb: u32,
+    /// Bounds of one sender.
+    pub senders: Senders,
+}
+
+/// Section `limits.senders`: what one sender may ask for. 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Senders {
+    /// Tool calls a minute, after the first burst.
+    pub calls_per_minute: u32,
+    /// Tool calls at once.
+    pub call_burst: u32,
+    /// Tool calls a day (UTC).
+    pub calls_per_day: u32,
+    /// Messages a minute, after the first burst.
+    pub messages_per_minute: u32,
+    /// Messages at once.
+    pub message_burst: u32,
+    /// Tokens a day (UTC), of prompts and replies together.
+    pub tokens_per_day: u64,
+    /// Whether all this holds for the person at the terminal too.
+    pub terminal: bool,
+}
+
+impl Default for Senders {
+    fn default() -> Self {
+        Self {
+            calls_per_minute: 120,
+            call_burst: 60,
+            calls_per_day: 5000,
+            messages_per_minute: 20,
+            message_burst: 10,
+            tokens_per_day: 0,
+            terminal: false,
+        }
+    }
 }
 
 /// Hard upper bound of any deadline, in seconds: a call that runs longer is a service and belongs elsewhere.
@@ -346,6 +444,7 @@ impl Default for Limits {
             file_size_mb: 4096,
             open_files: 4096,
             tmp_mb: 512,
+            senders: Senders::default(),
         }
     }
 }
@@ -366,13 +465,13 @@ impl ToolhostSettings {
     /// processes ask, because neither trusts the other's reading; empty means usable.
     #[must_use]
     pub fn faults(&self) -> Vec<SettingsFault> {
-        faults(&self.tools, &self.sandbox, &self.limits)
+        faults(&self.tools, &self.sandbox, &self.limits, &self.audit)
     }
 }
 
 /// As [`ToolhostSettings::faults`], of the sections as they lie in the whole configuration.
 #[must_use]
-pub fn faults(tools: &Tools, sandbox: &Sandbox, limits: &Limits) -> Vec<SettingsFault> {
+pub fn faults(tools: &Tools, sandbox: &Sandbox, limits: &Limits, audit: &Audit) -> Vec<SettingsFault> {
     let mut found = Vec::new();
     let mut fault =
         |key, what: String, hint: &str| found.push(SettingsFault { key, what, hint: hint.into() });
@@ -391,6 +490,14 @@ pub fn faults(tools: &Tools, sandbox: &Sandbox, limits: &Limits) -> Vec<Settings
     range("limits.fileSizeMb", limits.file_size_mb, 1, u32::MAX);
     range("limits.openFiles", limits.open_files, 16, u32::MAX);
     range("limits.tmpMb", limits.tmp_mb, 1, u32::MAX);
+    range("audit.rotateMb", audit.rotate_mb, 1, 1024);
+    let senders = limits.senders;
+    if senders.calls_per_minute > 0 {
+        range("limits.senders.callBurst", senders.call_burst, 1, u32::MAX);
+    }
+    if senders.messages_per_minute > 0 {
+        range("limits.senders.messageBurst", senders.message_burst, 1, u32::MAX);
+    }
     if tools.exec.timeout > limits.max_timeout_seconds && limits.max_timeout_seconds > 0 {
         fault(
             "tools.exec.timeout",
@@ -460,6 +567,9 @@ mod tests {
             (r#"{"limits":{"fileSizeMb":0}}"#, "limits.fileSizeMb"),
             (r#"{"limits":{"openFiles":3}}"#, "limits.openFiles"),
             (r#"{"limits":{"tmpMb":0}}"#, "limits.tmpMb"),
+            (r#"{"limits":{"senders":{"callBurst":0}}}"#, "limits.senders.callBurst"),
+            (r#"{"limits":{"senders":{"messageBurst":0}}}"#, "limits.senders.messageBurst"),
+            (r#"{"audit":{"rotateMb":0}}"#, "audit.rotateMb"),
             (r#"{"sandbox":{"require":"off"}}"#, "sandbox.require"),
             (r#"{"sandbox":{"read":["data"]}}"#, "sandbox.read"),
             (r#"{"sandbox":{"write":["../x"]}}"#, "sandbox.write"),

@@ -84,6 +84,7 @@ fn an_empty_home_is_in_order_and_what_is_not_chosen_is_information() {
         "files.workspace",
         "files.program",
         "files.above",
+        "audit.anchor",
         "configuration.file",
         "configuration.model",
         "configuration.workspace",

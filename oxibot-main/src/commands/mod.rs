@@ -3,6 +3,7 @@
 //! Reading order: this file (which command needs what), `oneshot` and `conversation` (the fixed order in which a
 //! process is started, confined and run), then the commands.
 
+mod audit;
 mod completions;
 mod conversation;
 pub mod demo;
@@ -96,6 +97,7 @@ fn dispatch(global: &Global, command: &Command) -> Exit {
             confined(loaded, || sessions::run(command, &loaded.paths.state, expiry))
         }),
         Command::Stop(args) => stop::run(global, args),
+        Command::Audit(command) => audit::run(global, command),
         Command::Completions(args) => completions::run(args),
     }
 }

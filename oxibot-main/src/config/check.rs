@@ -36,7 +36,7 @@ pub(crate) fn check(config: &Config, origins: &BTreeMap<String, Origin>) -> Verd
     check.channels();
     check.email();
     check.rest();
-    for fault in settings::faults(&config.tools, &config.sandbox, &config.limits) {
+    for fault in settings::faults(&config.tools, &config.sandbox, &config.limits, &config.audit) {
         check.problem(fault.key, fault.what, &fault.hint);
     }
     check.verdict

@@ -22,7 +22,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 
-use oxibot_proto::settings::{Limits, Policy, Sandbox, Tools};
+use oxibot_proto::settings::{Approvals, Audit, Limits, Policy, Sandbox, Tools};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -61,10 +61,14 @@ pub struct Config {
     pub tools: Tools,
     /// The kernel wall around each call.
     pub sandbox: Sandbox,
-    /// Bounds of one call.
+    /// Bounds of one call and of one sender.
     pub limits: Limits,
     /// Rules for commands beside those that come with the product. The toolhost says whether they can be used.
     pub policy: Policy,
+    /// Who says yes to what the policy asks about.
+    pub approvals: Approvals,
+    /// The record of what was done.
+    pub audit: Audit,
     /// The health endpoint.
     pub gateway: Gateway,
     /// Spoken messages to text.

@@ -4,6 +4,7 @@
 //! a thread started or a connection opened. What is started is a file that was opened and checked, run by descriptor.
 //! The launcher never reads a secret and never opens the network; it is synchronous and single-threaded.
 
+mod audit;
 mod binary;
 mod control;
 mod facts;
@@ -13,6 +14,7 @@ mod toolhost;
 use std::io;
 use std::path::PathBuf;
 
+pub use audit::audit_reader;
 pub use binary::{Program, find_toolhost};
 pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;

@@ -169,12 +169,14 @@ fn arguments(options: &LaunchOptions) -> Vec<OsString> {
 /// Whole environment of the toolhost: the overrides of what it reads itself, by name. `OXIBOT_TOOLS__WEB__...` holds a
 /// search key and belongs to others; a `..._FILE` names a secret.
 fn environment(ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    const SECTIONS: [&str; 5] = [
+    const SECTIONS: [&str; 7] = [
         "OXIBOT_TOOLS__EXEC__",
         "OXIBOT_TOOLS__BASH__",
         "OXIBOT_SANDBOX__",
         "OXIBOT_LIMITS__",
         "OXIBOT_POLICY__",
+        "OXIBOT_APPROVALS__",
+        "OXIBOT_AUDIT__",
     ];
     const NAMES: [&str; 3] = [
         "OXIBOT_TOOLS__RESTRICT_TO_WORKSPACE",

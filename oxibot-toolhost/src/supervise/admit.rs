@@ -13,7 +13,7 @@ use oxibot_proto::settings::MAX_TIMEOUT_SECONDS;
 use oxibot_proto::state::Stage;
 
 use super::attacks::only_attacks;
-use super::audit::{Subject, capped};
+use super::audit::{About, Subject, capped};
 use super::broker::Broker;
 use super::calls::{Body, Call, Finished, Plan, Shape};
 use super::environment;
@@ -41,7 +41,7 @@ pub(crate) struct Asked {
     pub(crate) tool: String,
     pub(crate) origin: Origin,
     pub(crate) workspace: Option<String>,
-    pub(crate) detail: String,
+    pub(crate) about: About,
 }
 
 impl Broker {
@@ -185,14 +185,14 @@ impl Broker {
             tool: canonical(&request.tool),
             origin: request.origin,
             workspace: request.workspace,
-            detail: String::new(),
+            about: About::default(),
         };
         let parsed = self.parse(&request.tool, &request.arguments);
         let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(message) => return self.refuse(link, &asked, Outcome::Failed { message }, now),
         };
-        let asked = Asked { detail: detail(&parsed), ..asked };
+        let asked = Asked { about: about(&parsed), ..asked };
         let judged = self.reader.judge(&mut self.nursery, &parsed);
         let limit = self.fixed.settings.limits.max_timeout_seconds.min(MAX_TIMEOUT_SECONDS);
         let (wanted, body): (Duration, MakeBody) = match parsed {
@@ -227,7 +227,7 @@ impl Broker {
             tool: "sandbox run".to_owned(),
             origin: request.origin,
             workspace: request.workspace,
-            detail: printable.join(" "),
+            about: About { text: printable.join(" "), size: None },
         };
         let size: usize = request.argv.iter().map(|word| word.len() + 1).sum();
         let fault = if request.argv.first().is_none_or(Vec::is_empty) {
@@ -311,7 +311,7 @@ impl Broker {
         }
         let subject = self.subject(&asked, place);
         let wall = self.wall_of(place);
-        if let Err(error) = self.audit.call(&subject, "allow", None, wall.0) {
+        if let Err(error) = self.audit.call(&subject, "allow", None, None, wall.0) {
             let message = format!("audit.unwritable: {error}");
             let finished = Finished::plain(Outcome::Internal { message });
             return self.deliver(link, asked.number, &subject, finished, (wall, Duration::ZERO), now);
@@ -351,7 +351,7 @@ impl Broker {
         let id = self.call_id();
         let workspace =
             self.places.get(place).map(|place| place.workspace.path.to_string_lossy().into_owned());
-        Subject::new(&id, &asked.tool, &asked.origin, &workspace.unwrap_or_default(), &asked.detail)
+        self.audit.subject(&id, &asked.tool, &asked.origin, &workspace.unwrap_or_default(), &asked.about)
     }
 
     /// Refuses before anything ran. Recorded all the same.
@@ -369,7 +369,7 @@ impl Broker {
             | Outcome::Killed { .. }
             | Outcome::Internal { .. } => ("invalid", None),
         };
-        if let Err(error) = self.audit.call(&subject, verdict, rule, wall.0) {
+        if let Err(error) = self.audit.call(&subject, verdict, rule, None, wall.0) {
             self.log.line(&error.to_string(), now);
         }
         self.deliver(link, asked.number, &subject, Finished::plain(outcome), (wall, Duration::ZERO), now);
@@ -425,9 +425,9 @@ pub(crate) fn stop_denial() -> Denial {
     }
 }
 
-/// What a request is recorded as: the command line or the path, never contents.
-fn detail(request: &ToolRequest) -> String {
-    match request {
+/// What a request is recorded as: the command line, or the path and the size of what is written; never contents.
+fn about(request: &ToolRequest) -> About {
+    let text = match request {
         ToolRequest::Bash { command, .. } => command.clone(),
         ToolRequest::Files(work) => match work {
             FilesWork::Read { path, .. }
@@ -449,7 +449,12 @@ fn detail(request: &ToolRequest) -> String {
             | FilesWork::GitCheckpoint
             | FilesWork::GitRestore => String::new(),
         },
-    }
+    };
+    let size = match request {
+        ToolRequest::Files(FilesWork::Write { content, .. }) => u64::try_from(content.len()).ok(),
+        ToolRequest::Files(_) | ToolRequest::Bash { .. } => None,
+    };
+    About { text, size }
 }
 
 #[cfg(test)]

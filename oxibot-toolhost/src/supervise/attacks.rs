@@ -11,6 +11,7 @@ use oxibot_proto::message::{
 };
 
 use super::admit::Asked;
+use super::audit::{About, Sync};
 use super::broker::Broker;
 use super::calls::{Body, Call, Finished, Plan, Shape};
 use super::environment;
@@ -120,7 +121,7 @@ impl Broker {
             tool: "attack".to_owned(),
             origin: origin.clone(),
             workspace: None,
-            detail: attack.id.to_owned(),
+            about: About { text: attack.id.to_owned(), size: None },
         };
         let subject = self.subject(&asked, PLACE);
         let key = self.key();
@@ -166,6 +167,9 @@ impl Broker {
             result,
             detail,
         };
+        if let Err(error) = self.audit.told("self_attack", &told, Sync::Soon) {
+            self.log.line(&error.to_string(), now);
+        }
         self.send(link, &ToMain::Attacked(Box::new(told)), now);
     }
 }

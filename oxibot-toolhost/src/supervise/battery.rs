@@ -94,7 +94,7 @@ impl Battery {
             limits: Limits::default(),
             umask: UMASK,
             // Attackers aim at sockets outside the workspace; looking through it could take longer than all of them.
-            sockets: Sockets { known: Vec::new(), named: Vec::new(), search: false },
+            sockets: Sockets::none(),
         };
         let null = || -> Result<OwnedFd, Unproven> {
             let copy = self.null.try_clone().map_err(|error| Unproven::Failed(error.to_string()))?;

@@ -413,7 +413,12 @@ impl Broker {
         let calls = self.calls.values().filter_map(Call::due);
         let transfers = self.transfers.values().map(|(_, _, transfer)| transfer.due());
         let idle = self.places.iter().filter_map(Place::idle_since);
-        calls.chain(transfers).chain(self.link_ends.values().copied()).chain(idle).min()
+        calls
+            .chain(transfers)
+            .chain(self.link_ends.values().copied())
+            .chain(idle)
+            .chain(self.audit.due())
+            .min()
     }
 
     fn tick(&mut self, now: Instant) {
@@ -423,5 +428,8 @@ impl Broker {
             self.drop_link(key, now);
         }
         self.tick_calls(now);
+        if let Err(error) = self.audit.tick(now) {
+            self.log.line(&error.to_string(), now);
+        }
     }
 }

@@ -232,6 +232,7 @@ impl Broker {
             level,
             duration,
             output_bytes: finished.output.total_bytes,
+            usage: finished.usage,
         };
         if let Err(error) = self.audit.result(subject, end) {
             self.log.line(&error.to_string(), now);

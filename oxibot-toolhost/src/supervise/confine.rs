@@ -43,12 +43,13 @@ fn failed<E: std::fmt::Display>(step: &'static str) -> impl FnOnce(E) -> Unconfi
     move |cause| Unconfined { step, cause: cause.to_string() }
 }
 
-/// Confines this process and verifies it. `run` is the one directory whose names it may still change.
-pub(crate) fn confine(run: Option<&File>) -> Result<(), Unconfined> {
+/// Confines this process and verifies it. In `run` it may still change names, in `rotated` make files of the audit log,
+/// and nowhere else.
+pub(crate) fn confine(run: Option<&File>, rotated: Option<&File>) -> Result<(), Unconfined> {
     drop_capabilities()?;
     prctl::set_dumpable(false).map_err(failed("make it undumpable"))?;
     prctl::set_no_new_privs().map_err(failed("set no_new_privs"))?;
-    let landlock = restrict_paths(run)?;
+    let landlock = restrict_paths(run, rotated)?;
     let program = filter()?;
     sys::install_filter(&program).map_err(failed("install the seccomp filter"))?;
     verify(landlock)
@@ -75,7 +76,7 @@ enum Landlock {
     Absent,
 }
 
-fn restrict_paths(run: Option<&File>) -> Result<Landlock, Unconfined> {
+fn restrict_paths(run: Option<&File>, rotated: Option<&File>) -> Result<Landlock, Unconfined> {
     let abi = sys::landlock_abi();
     if abi == 0 {
         return Ok(Landlock::Absent);
@@ -99,6 +100,11 @@ fn restrict_paths(run: Option<&File>) -> Result<Landlock, Unconfined> {
         // To set and clear the stop file and to remove the control socket.
         let names = AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::WriteFile;
         rules = rules.add_rule(PathBeneath::new(run.as_fd(), names & handled)).map_err(failed(step))?;
+    }
+    if let Some(rotated) = rotated {
+        // Not where the key and the other chains are: what it wrote before is out of its reach.
+        let names = AccessFs::MakeReg | AccessFs::WriteFile;
+        rules = rules.add_rule(PathBeneath::new(rotated.as_fd(), names & handled)).map_err(failed(step))?;
     }
     match rules.restrict_self().map_err(failed(step))?.ruleset {
         RulesetStatus::FullyEnforced => Ok(Landlock::InForce),
@@ -132,7 +138,7 @@ const ALLOWED: [(libc::c_long, &str); 52] = [
     (libc::SYS_pidfd_send_signal, "ending calls"),
     (libc::SYS_waitid, "the nursery's end"),
     (libc::SYS_wait4, "the nursery's end"),
-    (libc::SYS_openat, "the stop file; Landlock decides which"),
+    (libc::SYS_openat, "the stop file, a new file of the audit log; Landlock decides which"),
     (libc::SYS_unlinkat, "the stop file and the control socket; Landlock decides which"),
     (libc::SYS_newfstatat, "is there a stop file?"),
     (libc::SYS_fstat, "std's File"),

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use nix::poll::PollFlags;
-use oxibot_proto::message::{Level, OutputChunk, Started, Stream, ToMain};
+use oxibot_proto::message::{Level, OutputChunk, Proven, Started, Stream, ToMain};
 
+use super::audit::SelfAttack;
 use super::broker::Broker;
 use super::calls::{Body, Call, millis};
 use super::conclude::files_finished;
@@ -103,9 +104,11 @@ impl Broker {
             }
             let Some(place) = self.places.get_mut(index) else { continue };
             let (require, battery) = (self.fixed.require, self.fixed.battery.as_ref());
+            let before = place.proven();
             if let Err(fault) = place.top_up(left, &mut self.nursery, require, battery, now) {
                 self.no_zygote(index, &fault, now);
             }
+            self.proven_meanwhile(index, before, now);
             let Some(place) = self.places.get_mut(index) else { continue };
             let mut answers = place.tools.pump();
             answers.extend(place.bulk.pump());
@@ -115,14 +118,27 @@ impl Broker {
 
     /// Tells a call about to be launched which sockets are not its own. Without namespaces it can make none to connect.
     fn beware(&mut self, key: u64, index: usize, now: Instant) {
-        let accompanied = self.calls.iter().any(|(other, call)| {
-            *other != key && call.place == index && call.process().is_some_and(Process::runs)
-        });
         let Some(place) = self.places.get(index).filter(|place| place.level() == Level::Full) else { return };
+        let accompanied = self.calls.iter().any(|(other, call)| {
+            *other != key
+                && call.process().is_some_and(Process::runs)
+                && self.places.get(call.place).is_some_and(|other| place.others.shares(&other.others))
+        });
         let listed = self.listing.now();
         let (sockets, search) = place.others.ask(listed.as_deref(), accompanied, now);
         if let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) {
             process.beware(sockets, search);
+        }
+    }
+
+    /// A profile that is used for the first time was attacked before: that is recorded.
+    fn proven_meanwhile(&mut self, index: usize, before: Option<Proven>, now: Instant) {
+        let Some(place) = self.places.get(index).filter(|place| place.proven() != before) else { return };
+        let level = place.level();
+        let detail = place.workspace.path.to_string_lossy().into_owned();
+        let attack = SelfAttack { result: "held", level, detail: Some(&detail) };
+        if let Err(error) = self.audit.self_attack(attack) {
+            self.log.line(&error.to_string(), now);
         }
     }
 
@@ -203,7 +219,7 @@ impl Broker {
                         } else {
                             "read"
                         };
-                        finished.violations = explain::denied(&finished.outcome, what, &call.subject.detail);
+                        finished.violations = explain::denied(&finished.outcome, what, &call.subject.text);
                     }
                     self.conclude(key, finished, now);
                 }

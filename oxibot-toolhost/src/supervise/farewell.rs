@@ -32,7 +32,7 @@ impl Broker {
         }
         self.wait_for_ends(start + FAREWELL);
         self.wait_for_guards();
-        if let Err(error) = self.audit.event("stop") {
+        if let Err(error) = self.audit.stop() {
             log::always(&error.to_string());
         }
     }

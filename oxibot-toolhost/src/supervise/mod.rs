@@ -23,7 +23,7 @@ mod drive;
 mod environment;
 mod explain;
 mod farewell;
-mod key;
+mod journal;
 mod life;
 mod link;
 mod log;
@@ -39,7 +39,7 @@ mod sockets;
 mod spill;
 mod start;
 mod transfer;
-mod workspace;
+pub(crate) mod workspace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -13,12 +13,12 @@ use oxibot_proto::settings::ToolhostSettings;
 use super::arguments::{Purpose, Serve};
 use super::attacks::Range;
 use super::battery::{Battery, Unproven};
-use super::key::AuditKey;
 use super::log;
 use super::place::Place;
 use super::process;
 use super::recorded::{Conditions, NotUsed, Recorded, digest_of_parts};
 use super::workspace::Surroundings;
+use crate::audit::key::AuditKey;
 use crate::wall::attack::{Around, Targets};
 use crate::wire::Profile;
 

@@ -16,7 +16,8 @@ use oxibot_proto::message::Level;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::key::{AuditKey, Unfit, open_private};
+use crate::audit::chain::{from_hex, to_hex};
+use crate::audit::key::{AuditKey, Unfit, open_private};
 
 /// Name below the home.
 const NAME: &str = "audit/proven";
@@ -220,17 +221,6 @@ fn identity(program: &Path) -> Result<[u64; 5], String> {
     let found = program.metadata().map_err(|error| format!("cannot look at our own binary: {error}"))?;
     let number = |value: i64| u64::try_from(value).unwrap_or(0);
     Ok([found.dev(), found.ino(), found.size(), number(found.ctime()), number(found.ctime_nsec())])
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }
 
 #[cfg(test)]

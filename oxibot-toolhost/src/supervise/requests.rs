@@ -11,6 +11,7 @@ use oxibot_proto::message::{
 
 use super::admit::{Asked, stop_denial};
 use super::attacks::only_attacks;
+use super::audit::About;
 use super::broker::Broker;
 use super::calls::{Body, Call, millis};
 use super::desk::Owner;
@@ -69,14 +70,22 @@ impl Broker {
         let PutRequest { call, workspace, path, size } = request;
         let number = self.key();
         let made = Transfer::put(call, number, path.clone(), size, now);
-        self.begin_transfer(link, call, workspace.as_deref(), ("put_file", &path), number, made, now);
+        self.begin_transfer(
+            link,
+            call,
+            workspace.as_deref(),
+            ("put_file", &path, Some(size)),
+            number,
+            made,
+            now,
+        );
     }
 
     pub(crate) fn get(&mut self, link: u64, request: GetRequest, now: Instant) {
         let GetRequest { call, workspace, path, max_size } = request;
         let number = self.key();
         let made = Ok(Transfer::get(call, number, path.clone(), max_size, now));
-        self.begin_transfer(link, call, workspace.as_deref(), ("get_file", &path), number, made, now);
+        self.begin_transfer(link, call, workspace.as_deref(), ("get_file", &path, None), number, made, now);
     }
 
     #[allow(
@@ -88,7 +97,7 @@ impl Broker {
         link: u64,
         call: CallNumber,
         workspace: Option<&str>,
-        (kind, path): (&str, &str),
+        (kind, path, size): (&str, &str, Option<u64>),
         number: u64,
         made: Result<(Transfer, FilesWork), Outcome>,
         now: Instant,
@@ -99,7 +108,7 @@ impl Broker {
             tool: kind.to_owned(),
             origin,
             workspace: workspace.map(str::to_owned),
-            detail: path.to_owned(),
+            about: About { text: path.to_owned(), size },
         };
         let admitted = self.admit_transfer(&asked).and_then(|place| made.map(|made| (place, made)));
         match admitted {
@@ -132,7 +141,7 @@ impl Broker {
         let subject = self.subject(asked, place);
         let level = self.places.get(place).map_or(self.fixed.wall.level, Place::level);
         self.audit
-            .call(&subject, "allow", None, level)
+            .call(&subject, "allow", None, None, level)
             .map_err(|error| Outcome::Internal { message: format!("audit.unwritable: {error}") })?;
         Ok(place)
     }

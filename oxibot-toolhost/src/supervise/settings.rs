@@ -1,6 +1,7 @@
 //! Reads the sections the toolhost obeys out of the configuration file, in a short-lived child.
 //!
-//! The child parses the whole file, keeps `tools`, `sandbox`, `limits`, `policy` and the workspace, and prints only these, so
+//! The child parses the whole file, keeps `tools`, `sandbox`, `limits`, `policy`, `approvals`, `audit` and the workspace, and
+//! prints only these, so
 //! that no key or token of the other sections ever is in the supervisor's memory. Main checks the rest of the file.
 //! Error texts name keys and positions, never values.
 
@@ -11,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use oxibot_proto::message::Level;
-use oxibot_proto::settings::{Exec, Limits, MAX_TIMEOUT_SECONDS, Policy, Sandbox, ToolhostSettings, Tools};
+use oxibot_proto::settings::{
+    Approvals, Audit, Exec, Limits, MAX_TIMEOUT_SECONDS, Policy, Sandbox, ToolhostSettings, Tools,
+};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -22,14 +25,21 @@ use crate::shell;
 /// Largest configuration file, and largest answer of the child. Prevents a device or a log from being read whole.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// Variables that may override a setting, by the start of their name. Everything else stays out of the child.
-const OVERRIDES: [&str; 4] = ["OXIBOT_TOOLS__", "OXIBOT_SANDBOX__", "OXIBOT_LIMITS__", "OXIBOT_POLICY__"];
+const OVERRIDES: [&str; 6] = [
+    "OXIBOT_TOOLS__",
+    "OXIBOT_SANDBOX__",
+    "OXIBOT_LIMITS__",
+    "OXIBOT_POLICY__",
+    "OXIBOT_APPROVALS__",
+    "OXIBOT_AUDIT__",
+];
 /// Below this one the search key may be given, which the toolhost must not know.
 const SECRETS: &str = "OXIBOT_TOOLS__WEB__";
 /// The one override outside our sections.
 const WORKSPACE_OVERRIDE: &str = "OXIBOT_AGENTS__DEFAULTS__WORKSPACE";
 
 /// Objects we read. serde would also take an array in their place, by position.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 14] = [
     "",
     "/tools",
     "/tools/exec",
@@ -39,6 +49,9 @@ const SECTIONS: [&str; 11] = [
     "/limits",
     "/policy",
     "/policy/unknown",
+    "/limits/senders",
+    "/approvals",
+    "/audit",
     "/agents",
     "/agents/defaults",
 ];
@@ -157,6 +170,8 @@ struct Whole {
     sandbox: Sandbox,
     limits: Limits,
     policy: Policy,
+    approvals: Approvals,
+    audit: Audit,
     agents: AgentsSection,
 }
 
@@ -222,6 +237,8 @@ fn extract(
         sandbox: whole.sandbox,
         limits: whole.limits,
         policy: whole.policy,
+        approvals: whole.approvals,
+        audit: whole.audit,
         workspaces: whole.agents.defaults.workspace.into_iter().collect(),
     };
     check(&settings)?;
@@ -374,7 +391,19 @@ fn check(settings: &ToolhostSettings) -> Result<(), SettingsError> {
         file_size_mb,
         open_files,
         tmp_mb,
+        senders,
     } = settings.limits;
+    for (key, per_minute, burst) in [
+        ("limits.senders.callBurst", senders.calls_per_minute, senders.call_burst),
+        ("limits.senders.messageBurst", senders.messages_per_minute, senders.message_burst),
+    ] {
+        if per_minute > 0 && burst == 0 {
+            return value(key, "it must be at least 1");
+        }
+    }
+    if !(1..=1024).contains(&settings.audit.rotate_mb) {
+        return value("audit.rotateMb", "it must be 1 to 1024");
+    }
     for (key, limit, least) in [
         ("limits.cpuSeconds", cpu_seconds, 1),
         ("limits.memoryMb", memory_mb, 16),

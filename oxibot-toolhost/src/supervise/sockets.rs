@@ -15,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
 };
 
-use crate::wire::{FoundSockets, Profile, Sockets};
+use crate::wire::{FoundSockets, Movers, Profile, Sockets};
 
 /// A search is due after this long: containers bind sockets that our list does not show, and files are moved.
 const SEARCH_EVERY: Duration = Duration::from_secs(60);
@@ -26,6 +26,8 @@ const MAX_NAMED: usize = 256;
 /// Most bytes of names found earlier that are passed on with a job, which has to fit a frame. Beyond it the init looks
 /// for itself.
 const MAX_KNOWN: usize = 16 * 1024;
+/// Most sockets that a call which is not alone has to find before it runs. Beyond it the tree has to hold still.
+const MAX_EXPECTED: usize = 512;
 /// One answer of the kernel is at most this long.
 const BUFFER: usize = 32 * 1024;
 
@@ -48,6 +50,8 @@ pub(crate) struct Bound {
     cookie: u64,
     /// As its owner wrote it: relative to a directory we do not know, perhaps, or renamed since.
     name: Vec<u8>,
+    /// Low half of the number of its file.
+    inode: u32,
 }
 
 /// The kernel's list.
@@ -139,19 +143,19 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 fn read(body: &[u8]) -> Option<Bound> {
     let cookie = body.get(8..16)?;
     let cookie = u64::from_ne_bytes(cookie.try_into().ok()?);
-    let (mut name, mut has_path) = (Vec::new(), false);
+    let (mut name, mut inode) = (Vec::new(), None);
     let mut rest = body.get(16..)?;
     while !rest.is_empty() {
         let length = usize::from(u16_at(rest, 0)?);
         let value = rest.get(4..length)?;
         match u16_at(rest, 2)? {
             UNIX_DIAG_NAME => name = value.split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
-            UNIX_DIAG_VFS => has_path = true,
+            UNIX_DIAG_VFS => inode = u32_at(value, 0),
             _ => {}
         }
         rest = rest.get(length.checked_next_multiple_of(4)?..).unwrap_or_default();
     }
-    has_path.then_some(Bound { cookie, name })
+    inode.map(|inode| Bound { cookie, name, inode })
 }
 
 /// What is known about sockets of others in one workspace and the other paths granted to its calls.
@@ -161,6 +165,8 @@ pub(crate) struct Others {
     /// All of the file system is in view.
     everywhere: bool,
     searched: Option<Searched>,
+    /// Sockets known to be elsewhere, from where no call can bring them here.
+    settled: HashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -176,13 +182,20 @@ struct Searched {
 pub(crate) struct Asked {
     at: Instant,
     cookies: HashSet<u64>,
+    expected: Vec<Expected>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    cookie: u64,
+    inode: u32,
 }
 
 impl Others {
     pub(crate) fn new(profile: &Profile) -> Self {
         let granted = [&profile.workspace].into_iter().chain(&profile.write).chain(&profile.read);
         let roots = granted.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
-        Self { roots, everywhere: !profile.restrict_to_workspace, searched: None }
+        Self { roots, everywhere: !profile.restrict_to_workspace, searched: None, settled: HashSet::new() }
     }
 
     /// What to tell the init of a call that starts now. `accompanied`: other calls of this workspace run, whose sockets
@@ -199,10 +212,11 @@ impl Others {
                 && now.saturating_duration_since(searched.at) < SEARCH_EVERY
                 && listed.is_some_and(|all| all.iter().all(|one| searched.cookies.contains(&one.cookie)))
         });
+        let expected = listed.and_then(|all| self.expected(all));
         let listed = listed.unwrap_or_default();
         let asked = fresh.is_none().then(|| {
             let cookies = listed.iter().map(|bound| bound.cookie).collect();
-            Asked { at: now, cookies }
+            Asked { at: now, cookies, expected: expected.iter().flatten().copied().collect() }
         });
         let sockets = Sockets {
             // A search finds them anyway.
@@ -214,14 +228,36 @@ impl Others {
                 .map(|b| b.name.clone())
                 .collect(),
             search: asked.is_some(),
+            expected: expected.map(|all| all.iter().map(|one| one.inode).collect()),
+            movers: if accompanied { Movers::Calls } else { Movers::Nobody },
         };
         (sockets, asked)
+    }
+
+    /// Sockets that may be among the files of a call: not known to be elsewhere, nor bound by a name that is.
+    fn expected(&self, listed: &[Bound]) -> Option<Vec<Expected>> {
+        let expected: Vec<Expected> = listed
+            .iter()
+            .filter(|bound| !self.settled.contains(&bound.cookie) && self.may_hold(&bound.name))
+            .map(|bound| Expected { cookie: bound.cookie, inode: bound.inode })
+            .collect();
+        (expected.len() <= MAX_EXPECTED).then_some(expected)
+    }
+
+    /// Whether what calls run elsewhere may change something here.
+    pub(crate) fn shares(&self, other: &Self) -> bool {
+        self.roots
+            .iter()
+            .any(|one| other.roots.iter().any(|two| one.starts_with(two) || two.starts_with(one)))
     }
 
     /// A search came to this. Without `asked` the init found a reason of its own.
     pub(crate) fn found(&mut self, asked: Option<Asked>, found: FoundSockets) {
         match asked {
-            Some(Asked { at, cookies }) => {
+            Some(Asked { at, cookies, expected }) => {
+                self.settled.retain(|cookie| cookies.contains(cookie));
+                let elsewhere = expected.iter().filter(|one| found.elsewhere.contains(&one.inode));
+                self.settled.extend(elsewhere.map(|one| one.cookie));
                 self.searched = Some(Searched { at, cookies, found: found.paths });
             }
             None => {
@@ -230,6 +266,14 @@ impl Others {
                 }
             }
         }
+    }
+
+    /// Whether a socket bound by this name may lie where calls can write.
+    fn may_hold(&self, name: &[u8]) -> bool {
+        let path = Path::new(OsStr::from_bytes(name));
+        // By a descriptor: it may be anywhere.
+        let by_handle = path.starts_with("/proc") || path.starts_with("/dev/fd");
+        !path.is_absolute() || by_handle || self.roots.iter().any(|root| path.starts_with(root))
     }
 
     /// Whether a name is one of a file that calls may see.
@@ -291,11 +335,11 @@ mod tests {
     }
 
     fn others(everywhere: bool) -> Others {
-        Others { roots: vec!["/w".into()], everywhere, searched: None }
+        Others { roots: vec!["/w".into()], everywhere, searched: None, settled: HashSet::new() }
     }
 
     fn bound(cookie: u64, name: &str) -> Bound {
-        Bound { cookie, name: name.into() }
+        Bound { cookie, name: name.into(), inode: u32::try_from(cookie).unwrap() + 100 }
     }
 
     #[test]
@@ -305,7 +349,7 @@ mod tests {
         let first = [bound(1, "/run/x")];
         let (sockets, asked) = others.ask(Some(&first), false, now);
         assert!(sockets.search && sockets.known.is_empty());
-        others.found(asked, FoundSockets { paths: vec![b"/w/s".to_vec()], whole: true });
+        others.found(asked, FoundSockets { paths: vec![b"/w/s".to_vec()], whole: true, elsewhere: vec![] });
         let (sockets, asked) = others.ask(Some(&first), false, now);
         assert!(!sockets.search && asked.is_none());
         assert_eq!(sockets.known, [b"/w/s".to_vec()]);
@@ -316,9 +360,35 @@ mod tests {
         assert!(others.ask(None, false, now).0.search, "nothing is known");
         assert!(others.ask(Some(&first), false, now + SEARCH_EVERY).0.search, "it is long ago");
         let many = (0..40).map(|n| vec![n; 500]).collect();
-        others.found(others.ask(None, true, now).1, FoundSockets { paths: many, whole: true });
+        others.found(
+            others.ask(None, true, now).1,
+            FoundSockets { paths: many, whole: true, elsewhere: vec![] },
+        );
         let (sockets, _) = others.ask(Some(&[]), false, now);
         assert!(sockets.search && sockets.known.is_empty(), "too many to pass on");
+    }
+
+    #[test]
+    fn a_call_that_is_not_alone_has_to_find_what_is_not_known_to_be_elsewhere() {
+        let now = Instant::now();
+        let mut others = others(false);
+        let listed = [
+            bound(1, "/w/s"),
+            bound(2, "/var/x"),
+            bound(3, "s"),
+            bound(4, "/proc/self/fd/3/s"),
+            bound(5, "/wx"),
+        ];
+        assert_eq!(others.ask(Some(&listed), false, now).0.movers, Movers::Nobody);
+        assert_eq!(others.ask(Some(&listed), true, now).0.movers, Movers::Calls);
+        let expected = |others: &Others, listed| others.ask(listed, true, now).0.expected;
+        assert_eq!(expected(&others, None), None);
+        assert_eq!(expected(&others, Some(&listed)), Some(vec![101, 103, 104]));
+        let asked = others.ask(Some(&listed), true, now).1;
+        others.found(asked, FoundSockets { paths: vec![], whole: true, elsewhere: vec![103, 999] });
+        assert_eq!(expected(&others, Some(&listed)), Some(vec![101, 104]));
+        let many: Vec<_> = (0..600).map(|cookie| bound(1000 + cookie, "s")).collect();
+        assert_eq!(expected(&others, Some(&many)), None);
     }
 
     #[test]

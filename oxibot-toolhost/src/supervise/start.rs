@@ -13,17 +13,18 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::geteuid;
 use oxibot_proto::codec;
-use oxibot_proto::message::{CloseReason, Level, ProtectionState, ToMain, Wall};
-use oxibot_proto::settings::ToolhostSettings;
+use oxibot_proto::message::{CloseReason, Level, ProtectionState, Proven, ToMain, Wall};
+use oxibot_proto::settings::{Audit as AuditSettings, ToolhostSettings};
 
 use super::arguments::{self, ArgumentsError, Purpose, Serve};
-use super::audit::{Audit, Unwritable};
+use super::audit::{Audit, SelfAttack, Unwritable};
 use super::battery::Unproven;
 use super::broker::{Broker, Fatal, Fixed, Parts};
 use super::confine::{self, Unconfined};
 use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
+use super::prove::Proof;
 use super::reader::Reader;
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
@@ -159,14 +160,12 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     // What is still needed is opened now; afterwards there is no way to open anything.
     let name = start_name();
     let signals = signals()?;
-    let mut open = Opened::at(around.home.as_deref(), &name)?;
+    let mut open = Opened::at(around.home.as_deref(), &name, &settings.audit)?;
     // The attackers' targets are among what was opened, and some have to be made: not possible once shut in.
-    let proof = prove::prove(&arguments, &around, &settings, &mut places, &name).inspect_err(|_| {
-        if let Some(control) = &open.control {
-            control.remove();
-        }
-    })?;
+    let proof = prove::prove(&arguments, &around, &settings, &mut places, &name);
     wall.proven = places.first().and_then(Place::proven);
+    told_of(&proof, &wall, &mut open)?;
+    let proof = proof?;
     let fixed = Fixed {
         machine: Machine::look(),
         null: process::null().map_err(prepare("open /dev/null"))?,
@@ -178,14 +177,37 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
         wall,
     };
     let listing = Listing::open();
-    confine::confine(open.run.as_ref())?;
-    open.audit.start(fixed.wall.level, &fixed.wall.protections)?;
+    confine::confine(open.run.as_ref(), open.audit.rotated())?;
+    open.audit.start(fixed.wall.level, fixed.wall.proven, &fixed.wall.protections)?;
 
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
     let range = proof.range;
     let parts = Parts { fixed, nursery, reader, places, main, audit, stop, control, range, signals, listing };
     Ok(Broker::new(parts))
+}
+
+/// Records what the attacks at this start came to. Where one got through, it is the last record.
+fn told_of(proof: &Result<Proof, Unproven>, wall: &Wall, open: &mut Opened) -> Result<(), StartError> {
+    let level = wall.level;
+    match (proof, wall.proven) {
+        (Err(unproven), _) => {
+            if let Some(control) = &open.control {
+                control.remove();
+            }
+            let detail = unproven.to_string();
+            let attack = SelfAttack { result: "broken", level, detail: Some(&detail) };
+            open.audit.self_attack(attack).and_then(|()| open.audit.stop())?;
+        }
+        (Ok(_), Some(Proven::Start)) => {
+            open.audit.self_attack(SelfAttack { result: "held", level, detail: None })?;
+        }
+        (Ok(_), Some(Proven::Recorded)) => {
+            open.audit.self_attack(SelfAttack { result: "recorded", level, detail: None })?;
+        }
+        (Ok(_), None) => {}
+    }
+    Ok(())
 }
 
 /// Main's socket, with nothing left but it and standard error.
@@ -342,11 +364,11 @@ struct Opened {
 }
 
 impl Opened {
-    fn at(home: Option<&Path>, name: &str) -> Result<Self, StartError> {
+    fn at(home: Option<&Path>, name: &str, audit: &AuditSettings) -> Result<Self, StartError> {
         let Some(home) = home else {
             return Ok(Self { audit: Audit::none(), run: None, home: None, control: None });
         };
-        let audit = Audit::open(home, name).map_err(prepare("open the audit log"))?;
+        let audit = Audit::open(home, name, audit).map_err(prepare("open the audit log"))?;
         let (run, path) = control::open_run(home).map_err(prepare("open the run directory"))?;
         // Without it one stop reaches us late, by the file; that is no reason not to serve.
         let control = ControlSocket::bind(&run, &path)

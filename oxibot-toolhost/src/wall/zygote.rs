@@ -162,7 +162,7 @@ impl Zygote {
             limits: Limits::default(),
             umask: 0o022,
             // It is our own binary and does nothing.
-            sockets: Sockets { known: vec![], named: vec![], search: false },
+            sockets: Sockets::none(),
         };
         let mut call = ReadyInit::new(pidfd, socket).start(&job, [null()?, null()?, null()?])?;
         match call.wait(PROBE_TIMEOUT_MS)? {

@@ -270,10 +270,17 @@ impl Host {
         }
     }
 
+    /// First files of the audit chains in the home.
+    pub(crate) fn chains(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.home().join("audit")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).collect()
+    }
+
     pub(crate) fn audit(&self) -> Vec<serde_json::Value> {
         let mut lines = Vec::new();
-        for entry in std::fs::read_dir(self.home().join("audit")).unwrap() {
-            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for path in self.chains() {
+            let text = std::fs::read_to_string(path).unwrap();
             lines.extend(text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()));
         }
         lines

@@ -15,6 +15,7 @@ mod disk;
 mod facts;
 mod files;
 mod gateway;
+mod journal;
 mod kernel;
 mod namespaces;
 mod prometheus;
@@ -88,6 +89,7 @@ fn gather(global: &Global) -> Facts {
         sockets::SocketFacts::gather(&path.canonicalize().unwrap_or_else(|_| path.to_path_buf()))
     });
     let cgroups = cgroups::CgroupFacts::gather(hello.as_ref().ok().and_then(call_cgroup));
+    let journal = journal::JournalFacts::gather();
     let clock = clock::ClockFacts::gather(machine.and_then(|machine: MachineFacts| machine.clock));
     let require = settings.map(|loaded| loaded.config.sandbox.require);
     let stops = home.as_deref().map(stops).unwrap_or_default();
@@ -95,7 +97,7 @@ fn gather(global: &Global) -> Facts {
     // Last, because afterwards nothing else can be looked at.
     let main = own_confinement();
     let wall = WallFacts { program, hello, lingers, main, stops, require };
-    Facts { kernel, namespaces, cgroups, wall, files, configuration, gateway, clock, disk, sockets }
+    Facts { kernel, namespaces, cgroups, wall, files, configuration, gateway, clock, journal, disk, sockets }
 }
 
 /// What a toolhost says, and why its end could not be seen.

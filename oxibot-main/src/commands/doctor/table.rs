@@ -3,7 +3,7 @@
 
 use super::report::Check;
 use super::{
-    cgroups, channels, clock, configuration, disk, files, gateway, kernel, namespaces, sockets, wall,
+    cgroups, channels, clock, configuration, disk, files, gateway, journal, kernel, namespaces, sockets, wall,
 };
 
 /// Everything that was gathered.
@@ -17,6 +17,7 @@ pub(super) struct Facts {
     /// None when there is no configuration to say which.
     pub(super) gateway: Option<gateway::GatewayFacts>,
     pub(super) clock: clock::ClockFacts,
+    pub(super) journal: journal::JournalFacts,
     /// None when there is no home.
     pub(super) disk: Option<disk::DiskFacts>,
     /// None when there is no workspace.
@@ -39,7 +40,7 @@ const fn row(group: &'static str, judge: fn(&Facts) -> Vec<Check>) -> Row {
 const OF_THE_WALL: [&str; 4] = ["kernel", "namespaces", "cgroup", "sandbox"];
 
 /// The table. Rows of a group stand together.
-pub(super) const TABLE: [Row; 38] = [
+pub(super) const TABLE: [Row; 39] = [
     row("kernel", |facts| kernel::version(&facts.kernel)),
     row("kernel", |facts| kernel::landlock(&facts.kernel, facts.wall.level())),
     row("kernel", |facts| kernel::seccomp(&facts.kernel)),
@@ -68,6 +69,7 @@ pub(super) const TABLE: [Row; 38] = [
     row("files", |facts| files::workspace(&facts.files)),
     row("files", |facts| files::program(&facts.files)),
     row("files", |facts| files::above(&facts.files)),
+    row("audit", |facts| journal::anchor(facts.journal)),
     row("configuration", |facts| configuration::file(&facts.configuration)),
     row("configuration", |facts| configuration::doubts(&facts.configuration)),
     row("configuration", |facts| configuration::model(&facts.configuration)),

@@ -12,10 +12,10 @@ use hmac::{Hmac, Mac};
 use nix::fcntl::OFlag;
 use sha2::Sha256;
 
-use super::workspace;
+use crate::supervise::workspace;
 
 /// Name below the home.
-const NAME: &str = "audit/key";
+pub(crate) const NAME: &str = "audit/key";
 const LENGTH: usize = 32;
 
 /// The key. Never printed.
@@ -47,9 +47,15 @@ impl AuditKey {
             Err(Unfit::Not(why)) => return Err(NoKey(why)),
             Ok(_) => {}
         }
-        let mut file = match open_private(&path) {
+        Self::existing(home)
+    }
+
+    /// Reads it, and makes none: what is to be verified was written under one that is there.
+    pub(crate) fn existing(home: &Path) -> Result<Self, NoKey> {
+        let failed = |error: std::io::Error| NoKey(error.to_string());
+        let mut file = match open_private(&home.join(NAME)) {
             Ok(file) => file,
-            Err(Unfit::Absent) => return Err(NoKey("it vanished".to_owned())),
+            Err(Unfit::Absent) => return Err(NoKey("it is not there".to_owned())),
             Err(Unfit::Not(why)) => return Err(NoKey(why)),
         };
         let mut key = [0; LENGTH];
