@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use oxibot_tests::fixture::{ACCEPT_REDUCED, Fixture, binary, describe, level_without_namespaces, skip};
+use oxibot_tests::{corpus, podman};
 use serde_json::{Value, json};
 
 /// An id no package uses.
@@ -104,7 +105,7 @@ const SHELL: &[Job] = &[
         Works,
     ),
     ("ulimit", &[], "ulimit -n 64; ulimit -n", "64", Works),
-    ("nice", &[], "nice -n 5 bash -c 'nice'", "5", Works),
+    ("nice", &[], "b=$(nice); n=$(nice -n 5 nice); echo $((n - b))", "5", Works),
     ("own-process-list", &["ps"], "sleep 30 & ps -o comm= -p $! ; kill $!", "sleep", Works),
     ("whoami-id", &[], "test \"$(id -u)\" = \"$(stat -c %u .)\" && echo mine", "mine", Works),
     ("date-and-zones", &[], "TZ=Europe/Berlin date -d @0 +%H:%M", "01:00", Works),
@@ -572,16 +573,20 @@ fn installed(program: &str) -> bool {
 
 /// What went wrong with one job.
 fn trouble(fixture: &Fixture, programs: Option<&Path>, mode: Mode, job: &Job) -> Option<String> {
-    let (name, _, script, expected, at_kernel) = job;
+    let (name, _, script, _, _) = job;
     let workspace: PathBuf = fixture.workspace().join(name);
     std::fs::create_dir(&workspace).unwrap();
     if programs.is_some() {
         nix::unistd::chown(&workspace, Some(USER.into()), Some(USER.into())).unwrap();
     }
-    let output = command(fixture, programs, mode, &workspace, script);
+    judge(job, mode, &command(fixture, programs, mode, &workspace, script))
+}
+
+/// What is wrong with the answer to a job.
+fn judge((name, _, _, expected, at_kernel): &Job, mode: Mode, output: &Output) -> Option<String> {
     let result: Value = match serde_json::from_slice(&output.stdout) {
         Ok(result) => result,
-        Err(error) => return Some(format!("{name}: {error}: {}", describe(&output))),
+        Err(error) => return Some(format!("{name}: {error}: {}", describe(output))),
     };
     if result["level"] != mode.level() {
         return Some(format!("{name}: not at level {}: {result}", mode.level()));
@@ -620,6 +625,62 @@ fn run(class: &str, jobs: &[Job], mode: Mode) {
     assert!(troubles.is_empty(), "{} of {} jobs fail:\n{}", troubles.len(), jobs.len(), troubles.join("\n"));
 }
 
+/// Runs each job of a directory and keeps what came of it beside it.
+const EACH: &str = r#"cd "$SHARED/jobs" && for job in *.json; do
+  name=${job%.json}
+  "$OXIBOT" tool call bash "$(cat "$job")" --json --workspace "$SHARED/workspace/$name" >"$name.out" 2>"$name.err"
+  echo $? >"$name.status"
+done"#;
+
+/// As an ordinary user in a container of podman's, one for all of them; what is expected is that of [`Mode::Kernel`].
+fn run_in_a_container(class: &str, jobs: &[Job]) {
+    let lacking = podman::lacking();
+    if !lacking.is_empty() {
+        return skip(class, &format!("a container needs {}", lacking.join(", ")));
+    }
+    let (fixture, engine) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let oxibot = fixture.programs_for_anyone().join("oxibot");
+    let directory = fixture.root().join("jobs");
+    std::fs::create_dir(&directory).unwrap();
+    for (name, _, script, _, _) in jobs {
+        std::fs::create_dir(fixture.workspace().join(name)).unwrap();
+        let text = json!({ "command": script }).to_string();
+        std::fs::write(directory.join(name).with_extension("json"), text).unwrap();
+    }
+    for directory in [fixture.home(), fixture.workspace(), directory.clone()] {
+        corpus::stage::own(&directory, USER);
+    }
+    let (require, level) = ACCEPT_REDUCED;
+    let ran = podman::container(engine.path(), fixture.root(), Some(USER))
+        .unwrap()
+        .arg("env")
+        .arg(format!("SHARED={}", fixture.root().display()))
+        .arg(format!("OXIBOT={}", oxibot.display()))
+        .arg(format!("HOME={}", fixture.root().display()))
+        .arg(format!("OXIBOT_HOME={}", fixture.home().display()))
+        .arg(format!("{require}={level}"))
+        .args(["bash", "-c", EACH])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", describe(&ran));
+    let mut troubles = Vec::new();
+    for job in jobs {
+        if let Some(program) = job.1.iter().find(|program| !installed(program)) {
+            skip(&format!("{class}/{}", job.0), &format!("{program} is not installed"));
+            continue;
+        }
+        let read = |end| std::fs::read(directory.join(job.0).with_extension(end)).unwrap();
+        let status: i32 = String::from_utf8(read("status")).unwrap().trim().parse().unwrap();
+        let output = Output {
+            status: std::os::unix::process::ExitStatusExt::from_raw(status << 8),
+            stdout: read("out"),
+            stderr: read("err"),
+        };
+        troubles.extend(judge(job, Mode::Kernel, &output));
+    }
+    assert!(troubles.is_empty(), "{} of {} jobs fail:\n{}", troubles.len(), jobs.len(), troubles.join("\n"));
+}
+
 macro_rules! suites {
     ($($name:ident: $jobs:expr, $mode:expr;)*) => {
         $(#[test]
@@ -627,6 +688,24 @@ macro_rules! suites {
             run(stringify!($name), $jobs, $mode);
         })*
     };
+}
+
+macro_rules! contained {
+    ($($name:ident: $jobs:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            run_in_a_container(stringify!($name), $jobs);
+        })*
+    };
+}
+
+contained! {
+    shell_in_a_real_container: SHELL;
+    files_in_a_real_container: FILES;
+    languages_in_a_real_container: LANGUAGES;
+    builds_in_a_real_container: BUILDS;
+    git_in_a_real_container: GIT;
+    network_in_a_real_container: NETWORK;
 }
 
 suites! {

@@ -8,6 +8,7 @@ use oxibot_tests::docker::container;
 use oxibot_tests::fixture::{
     ACCEPT_REDUCED, Fixture, describe, landlock_abi, level_without_namespaces, skip,
 };
+use oxibot_tests::podman;
 use serde_json::{Value, json};
 
 /// An id no package uses.
@@ -116,6 +117,77 @@ fn ordinary_user_in_a_container_gets_kernel_and_is_told_what_is_missing() {
     missing.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, missing, "{status}");
+}
+
+/// Attacks that are among the named gaps of level `kernel` as an ordinary user, in every container.
+const GAPS: [&str; 3] = ["chmod-outside", "stat-outside", "touch-outside"];
+
+/// Nothing gets through that is not a named gap, and those are named.
+fn attacked(report: &Value) {
+    assert_eq!(report["level"], level_without_namespaces(), "{report}");
+    let attacks = report["attacks"].as_array().unwrap();
+    let with = |result: &str| attacks.iter().filter(|one| one["result"] == result).collect::<Vec<_>>();
+    let (held, skipped) = (with("held"), with("skipped"));
+    assert_eq!(held.len() + skipped.len(), attacks.len(), "{:?}", with("broken"));
+    assert!(held.len() >= 120, "only {} were held; skipped: {skipped:?}", held.len());
+    for id in GAPS {
+        let gap = skipped.iter().find(|one| one["id"] == id);
+        let gap = gap.unwrap_or_else(|| panic!("{id} is a gap and not named: {skipped:?}"));
+        assert!(gap["detail"].as_str().unwrap().contains("named gap"), "{gap}");
+    }
+}
+
+#[test]
+fn every_attack_on_an_ordinary_user_in_a_container_is_held_or_a_named_gap() {
+    let Some(inside) = Contained::new("every_attack_in_a_container", Some(USER)) else { return };
+    let output = inside.oxibot("reduced", &["doctor", "--attack", "--json"]);
+    attacked(
+        &serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", describe(&output))),
+    );
+}
+
+/// Podman with a profile that refuses what Docker's does.
+#[test]
+fn real_container_gives_an_ordinary_user_kernel_and_every_attack_is_held_or_a_named_gap() {
+    let lacking = podman::lacking();
+    if !lacking.is_empty() {
+        let reason = format!("a container needs {}", lacking.join(", "));
+        return skip("real_container_gives_an_ordinary_user_kernel", &reason);
+    }
+    let (fixture, engine) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let programs = fixture.programs_for_anyone();
+    nix::unistd::chown(&fixture.home(), Some(USER.into()), Some(USER.into())).unwrap();
+    let script = r#"grep -E '^(CapEff|Seccomp):' /proc/self/status | tr -d '[:space:]'; echo
+unshare --user true; echo "unshare $?"
+"$1/oxibot" sandbox status --json; "$1/oxibot" doctor --attack --json"#;
+    let output = podman::container(engine.path(), fixture.root(), Some(USER))
+        .unwrap()
+        .arg("env")
+        .arg(format!("HOME={}", fixture.root().display()))
+        .arg(format!("OXIBOT_HOME={}", fixture.home().display()))
+        .arg(format!("{}={}", ACCEPT_REDUCED.0, ACCEPT_REDUCED.1))
+        .args(["bash", "-c", script, "inside"])
+        .arg(&programs)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = said.lines().collect();
+    // The control: it is one.
+    let [about, unshare, status, attacks] = lines.as_slice() else { panic!("{}", describe(&output)) };
+    assert_eq!(
+        (*about, *unshare),
+        ("CapEff:0000000000000000Seccomp:2", "unshare 1"),
+        "{}",
+        describe(&output)
+    );
+    let status: Value = serde_json::from_str(status).unwrap();
+    assert_eq!(status["level"], level_without_namespaces(), "{status}");
+    let missing = named(&status, "unavailable");
+    for name in MISSING {
+        assert!(missing.contains(&name), "{name} is not among {missing:?}");
+    }
+    attacked(&serde_json::from_str(attacks).unwrap());
 }
 
 /// Docker's root writes no cgroup, and its processes are counted by nobody: that is not `kernel`.

@@ -11,7 +11,7 @@ use super::tree::{Assignment, Command, Item, Kind, Pipeline, Redirect, RedirectK
 
 /// Constructs inside each other. Each level costs a few hundred bytes of stack in several functions; 8 MiB hold some
 /// thousand, and nobody writes twenty.
-pub(crate) const MAX_DEPTH: u16 = 150;
+pub(crate) const MAX_DEPTH: u16 = 100;
 
 /// Why a script cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -98,7 +98,7 @@ impl Walker<'_> {
         }
         let index = self.found.len();
         self.found.push(call.clone());
-        let output = self.effect(call, index);
+        let output = self.deeper(|walker| walker.effect(call, index));
         let program = self.found.get(index).map(|simple| simple.program.clone()).unwrap_or_default();
         let mut sources = output.sources;
         if !program.is_empty() {

@@ -12,6 +12,8 @@ use super::value::{Names, as_script, is_known};
 const MAX_STEPS: usize = 4000;
 /// Texts inside texts: `bash -c "bash -c …"`.
 const MAX_TEXTS: u16 = 24;
+/// Commands inside commands: `sudo env sudo …`, functions, groups, texts. Each level costs some KiB of stack.
+const MAX_NESTED: u16 = 60;
 /// Values of a loop that are followed one by one.
 const MAX_ROUNDS: usize = 16;
 
@@ -79,6 +81,7 @@ pub(super) struct Walker<'a> {
     /// Programs that ran in substitutions of the command being expanded.
     fed: Vec<String>,
     steps: usize,
+    nested: u16,
     pub(super) texts: u16,
     /// Functions being followed; one that calls itself is not followed again.
     calling: Vec<String>,
@@ -94,6 +97,7 @@ impl<'a> Walker<'a> {
             fault: None,
             fed: Vec::new(),
             steps: 0,
+            nested: 0,
             texts: 0,
             calling: Vec::new(),
             languages,
@@ -165,10 +169,23 @@ impl<'a> Walker<'a> {
         self.found.push(Simple { events: vec![event], cwd: self.state.cwd.clone(), ..Simple::default() });
     }
 
-    fn command(&mut self, command: &Command, stdin: Stream) -> Stream {
-        if !self.step() {
+    /// Goes one level deeper, unless that is too deep.
+    pub(super) fn deeper(&mut self, follow: impl FnOnce(&mut Self) -> Stream) -> Stream {
+        if self.nested >= MAX_NESTED {
+            self.fault = self.fault.or(Some(Fault::TooDeep));
             return Stream::default();
         }
+        self.nested += 1;
+        let stream = follow(self);
+        self.nested -= 1;
+        stream
+    }
+
+    fn command(&mut self, command: &Command, stdin: Stream) -> Stream {
+        if self.step() { self.deeper(|walker| walker.one_command(command, stdin)) } else { Stream::default() }
+    }
+
+    fn one_command(&mut self, command: &Command, stdin: Stream) -> Stream {
         let Command { kind, redirects } = command;
         if let Kind::Simple { assignments, words } = kind {
             return self.simple(assignments, words, redirects, stdin);

@@ -23,13 +23,15 @@ pub(super) enum Plan {
 /// Supervisor to nursery.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub(super) enum ToNursery {
-    /// Start a zygote.
+    /// Start a zygote. Answered by `Zygote`.
     Zygote(Box<Order>),
-    /// Start a shell reader, which confines itself and needs nothing.
+    /// Start a shell reader, which confines itself and needs nothing. Answered by `Reader`.
     Reader,
+    /// Start an egress. Answered by `Egress`.
+    Egress,
 }
 
-/// To the nursery, which hands it on to the zygote it starts.
+/// What the nursery hands on to the zygote it starts.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub(super) struct Order {
     pub(super) profile: Profile,
@@ -51,6 +53,8 @@ pub(super) enum FromNursery {
     Zygote,
     /// A shell reader was started. Descriptors: its pidfd, its socket.
     Reader,
+    /// An egress was started. Descriptors: its pidfd, its control socket.
+    Egress,
     /// It was not.
     CouldNot(WallFault),
 }

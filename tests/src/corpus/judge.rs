@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::run::{Mode, Ran, Setting};
 use super::stage::Stage;
-use super::{Attack, BEGUN, Caller, Namespaces, Witness, remains};
+use super::{Attack, BEGUN, Caller, Witness, remains};
 use crate::fixture::skip;
 
 /// How long what a call started may take to be gone after it.
@@ -78,7 +78,7 @@ fn one(setting: &mut Setting, attack: &Attack, turn: usize, loud: bool) -> Vec<S
         eprintln!("--- {} {}\n{}", attack.id, ran.ended, excerpt(&ran.output));
     }
     let patience = if mode.control() { Duration::ZERO } else { GRACE };
-    let left = remains::lasting(stage.victim.id(), mode == Mode::ToolCall, patience);
+    let left = remains::lasting(stage.victim.id(), mode.stays(), patience);
     let mut seen = stage.witnesses(&ran);
     for process in &left {
         seen.push((Witness::Survivor, format!("{} {}", process.pid, process.command)));
@@ -88,7 +88,7 @@ fn one(setting: &mut Setting, attack: &Attack, turn: usize, loud: bool) -> Vec<S
     }
     if mode.control() || !left.is_empty() {
         // Nothing of a toolhost that stays: its programs were spared above.
-        if mode != Mode::ToolCall {
+        if !mode.stays() {
             remains::clear(stage.victim.id());
         }
     }
@@ -135,8 +135,7 @@ fn walled(
 ) -> Vec<String> {
     let mut faults = Vec::new();
     let caller = if setting.mode.user() { Caller::Ordinary } else { Caller::Root };
-    let namespaces = if setting.mode.kernel() { Namespaces::Without } else { Namespaces::With };
-    let tolerated = attack.gap.is_some_and(|gap| gap.open(caller, namespaces));
+    let tolerated = attack.gap.is_some_and(|gap| gap.open(caller, setting.level));
     if !seen.is_empty() && !tolerated {
         let what: Vec<String> = seen.iter().map(|(witness, what)| format!("{witness:?}: {what}")).collect();
         faults.push(format!(

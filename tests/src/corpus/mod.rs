@@ -8,7 +8,7 @@
 //! | `control_as_root`, `control_as_user` | without any wall | it works: the named witness is seen, else the attack is broken |
 //! | `full_as_root`, `full_as_user` | `oxibot sandbox run` at level `full` | no witness of any kind |
 //! | `kernel_as_root`, `kernel_as_user` | the same where user namespaces are refused | none outside the attack's named [`Gap`] |
-//! | `tool_call` | tool `bash`, all attacks in one long-lived toolhost | no witness, and the toolhost answers the next call |
+//! | `tool_call`, `tool_call_as_user` | tool `bash`, all attacks in one long-lived toolhost | no witness, and the toolhost answers the next call |
 //!
 //! How an attack is judged:
 //! - It is never believed where the outside can be looked at. Each attack is given the same prepared surroundings
@@ -21,6 +21,8 @@
 //!
 //! Adding one: write the program with the placeholders of [`stage::Stage::fill`], name the witness, run the control.
 //! Text only; no I/O here.
+
+use oxibot_proto::message::Level;
 
 pub mod judge;
 pub mod listeners;
@@ -98,19 +100,22 @@ pub enum Gap {
     NoPrivateTmp,
     /// Where no cgroup is delegated (an ordinary user without systemd), memory is bounded by process, at every level.
     NoCgroup,
+    /// Signals to processes of the same user, at level `reduced` only: before Landlock ABI 6 they have no scope.
+    Signals,
 }
 
 impl Gap {
     /// Whether a call by that caller at that level has it.
     #[must_use]
-    pub const fn open(self, caller: Caller, level: Namespaces) -> bool {
+    pub const fn open(self, caller: Caller, level: Level) -> bool {
         match self {
+            Self::Signals => matches!(level, Level::Reduced),
             Self::FileMetadata
             | Self::Locks
             | Self::PathMetadata
             | Self::ProcessList
             | Self::MachineLists
-            | Self::NoPrivateTmp => matches!(level, Namespaces::Without),
+            | Self::NoPrivateTmp => matches!(level, Level::Kernel | Level::Reduced),
             Self::NoCgroup => matches!(caller, Caller::Ordinary),
         }
     }
@@ -123,15 +128,6 @@ pub enum Caller {
     Root,
     /// Anybody else.
     Ordinary,
-}
-
-/// Whether there are namespaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Namespaces {
-    /// Level `full`.
-    With,
-    /// Level `kernel`.
-    Without,
 }
 
 /// What an attack took, for [`Attack::bound`].
@@ -259,7 +255,7 @@ macro_rules! corpus {
             control_as_root ControlRoot, control_as_user ControlUser,
             full_as_root FullRoot, full_as_user FullUser,
             kernel_as_root KernelRoot, kernel_as_user KernelUser,
-            tool_call ToolCall);
+            tool_call ToolCall, tool_call_as_user ToolCallUser);
     };
     (@modes $table:expr, $configuration:expr, $($name:ident $mode:ident),*) => {
         $(

@@ -23,6 +23,8 @@ use crate::processes;
 pub const USER: u32 = 48_213;
 /// What a walled call may take beyond its deadline before it counts as hung. Generous: machines are busy.
 const SLACK: Duration = Duration::from_secs(20);
+/// By whom the kernel was set up: the level that a toolhost must obtain on it.
+pub const LEVEL_VARIABLE: &str = "OXIBOT_TESTS_LEVEL";
 /// Output kept of one run; more is only counted.
 const KEPT: usize = 64 << 20;
 
@@ -37,6 +39,7 @@ pub enum Mode {
     KernelRoot,
     KernelUser,
     ToolCall,
+    ToolCallUser,
 }
 
 impl Mode {
@@ -49,10 +52,16 @@ impl Mode {
     /// As an ordinary user.
     #[must_use]
     pub fn user(self) -> bool {
-        matches!(self, Self::ControlUser | Self::FullUser | Self::KernelUser)
+        matches!(self, Self::ControlUser | Self::FullUser | Self::KernelUser | Self::ToolCallUser)
     }
 
-    /// Where user namespaces are refused.
+    /// In one toolhost that stays.
+    #[must_use]
+    pub fn stays(self) -> bool {
+        matches!(self, Self::ToolCall | Self::ToolCallUser)
+    }
+
+    /// Where the tests refuse user namespaces.
     #[must_use]
     pub fn kernel(self) -> bool {
         matches!(self, Self::KernelRoot | Self::KernelUser)
@@ -79,6 +88,8 @@ pub struct Setting {
     pub mode: Mode,
     /// The user calls are made by.
     pub owner: u32,
+    /// The level they are made at; `off` for controls.
+    pub level: Level,
     programs: PathBuf,
     peer: Option<Peer>,
 }
@@ -104,14 +115,20 @@ impl Setting {
         for path in [fixture.home(), fixture.workspace()] {
             super::stage::own(&path, owner);
         }
-        let mut setting = Self { fixture, mode, owner, programs, peer: None };
+        let level = match mode {
+            Mode::ControlRoot | Mode::ControlUser => Level::Off,
+            Mode::FullRoot | Mode::FullUser => Level::Full,
+            Mode::KernelRoot | Mode::KernelUser => match crate::fixture::level_without_namespaces() {
+                "kernel" => Level::Kernel,
+                _ => Level::Reduced,
+            },
+            Mode::ToolCall | Mode::ToolCallUser => machine_level(),
+        };
+        let mut setting = Self { fixture, mode, owner, level, programs, peer: None };
         match mode {
             Mode::ControlRoot | Mode::ControlUser => {}
-            Mode::FullRoot | Mode::FullUser => setting.assert_level("full"),
-            Mode::KernelRoot | Mode::KernelUser => {
-                setting.assert_level(crate::fixture::level_without_namespaces());
-            }
-            Mode::ToolCall => setting.start_toolhost(&file),
+            Mode::FullRoot | Mode::FullUser | Mode::KernelRoot | Mode::KernelUser => setting.assert_level(),
+            Mode::ToolCall | Mode::ToolCallUser => setting.start_toolhost(&file),
         }
         Some(setting)
     }
@@ -119,16 +136,31 @@ impl Setting {
     fn start_toolhost(&mut self, configuration: &Path) {
         let configuration = configuration.display().to_string();
         let (home, workspace) = (self.fixture.home(), self.fixture.workspace());
-        let mut peer = Peer::start(&home, &workspace, &["--config", &configuration]);
+        let mut command = if self.mode.user() {
+            let id = self.owner.to_string();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+            command.arg(self.programs.join("oxibot-toolhost"));
+            command
+        } else {
+            Command::new(crate::fixture::binary("oxibot-toolhost"))
+        };
+        command.env_clear();
+        if self.level == Level::Reduced {
+            let (name, value) = crate::fixture::ACCEPT_REDUCED;
+            command.env(name, value);
+        }
+        let mut peer = Peer::start_as(command, &home, &workspace, &["--config", &configuration]);
         peer.send(&hello());
         match peer.receive() {
-            Some(ToMain::Hello(hello)) => assert_eq!(hello.wall.level, Level::Full, "{:?}", hello.wall),
+            Some(ToMain::Hello(hello)) => assert_eq!(hello.wall.level, self.level, "{:?}", hello.wall),
             other => panic!("expected a hello, got {other:?}"),
         }
         self.peer = Some(peer);
     }
 
-    fn assert_level(&self, level: &str) {
+    fn assert_level(&self) {
+        let level = format!("{:?}", self.level).to_lowercase();
         let mut arguments = self.oxibot();
         arguments
             .extend(["tool", "call", "bash", r#"{"command":":"}"#, "--json", "--workspace"].map(Into::into));
@@ -189,7 +221,7 @@ impl Setting {
         let used = disk(&workspace);
         let start = Instant::now();
         let mut ran = match self.mode {
-            Mode::ToolCall => self.call(attack, stage),
+            Mode::ToolCall | Mode::ToolCallUser => self.call(attack, stage),
             Mode::ControlRoot | Mode::ControlUser => {
                 let argv = Self::program(attack, stage);
                 self.process(&argv, attack, stage)
@@ -309,6 +341,15 @@ impl Setting {
             };
             removed.unwrap_or_else(|error| panic!("{}: {error}", entry.path().display()));
         }
+    }
+}
+
+/// The level of this machine as it is: `full`, if nobody says otherwise who set the machine up. Never what is found.
+fn machine_level() -> Level {
+    match std::env::var(LEVEL_VARIABLE).as_deref() {
+        Err(_) | Ok("full") => Level::Full,
+        Ok("reduced") => Level::Reduced,
+        Ok(other) => panic!("{LEVEL_VARIABLE} is {other}"),
     }
 }
 
