@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`roles`] (which process am I), [`supervise`] (the small synchronous broker), [`wall`] (the
 //! confinement: what can a tool do?), [`files`] (the file tools, in a worker that can do nothing else), [`tools`]
-//! (names and arguments), [`audit`] (the log as it lies on disk), [`facts`] (what `doctor` has tried for it), [`wire`] (what our own processes say to each
+//! (names and arguments), [`audit`] (the log as it lies on disk), [`fetcher`] (starts the fetch worker), [`facts`] (what `doctor` has tried for it), [`wire`] (what our own processes say to each
 //! other), [`sys`] (the only unsafe code).
 //! There is no async runtime, no TLS, no HTTP and no provider key in this crate.
 #![deny(unsafe_code)]
@@ -10,6 +10,7 @@
 pub mod audit;
 pub mod egress;
 pub mod facts;
+pub mod fetcher;
 pub mod files;
 pub mod roles;
 pub mod shell;

@@ -1,11 +1,12 @@
-//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `egress`, `files`, `shell`, `settings`, `facts`, `audit`,
-//! `attack`, `probe`.
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `egress`, `files`, `shell`, `fetcher`, `settings`, `facts`,
+//! `audit`, `attack`, `probe`.
 //!
-//! Each role is one call into the module that owns it. Only `serve`, `settings`, `facts` and `audit` are started by people or by main.
+//! Each role is one call into the module that owns it. Only `serve`, `fetcher`, `settings`, `facts` and `audit` are started
+//! by people or by main.
 
 use std::process::ExitCode;
 
-use crate::{audit, egress, facts, files, shell, supervise, sys, wall};
+use crate::{audit, egress, facts, fetcher, files, shell, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -19,6 +20,7 @@ pub fn run() -> ExitCode {
         Some("serve") => supervise::serve_role(arguments),
         Some("settings") => supervise::settings_role(arguments),
         Some("facts") => facts::role(),
+        Some("fetcher") => fetcher::role(arguments),
         Some("audit") => audit::role(arguments),
         Some("files") => files::role(),
         Some("shell") => shell::role(),

@@ -470,3 +470,73 @@ pub enum FilesResult {
     /// No such file, not a file, ambiguous match and so on.
     Failed(String),
 }
+
+/// Supervisor to fetch worker: one message a packet, framed like everything else. Answers come in any order.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct FetchRequest {
+    /// Echoed in the answer.
+    pub number: u64,
+    /// What to do.
+    pub work: FetchWork,
+}
+
+/// What a fetch worker does. URLs and queries are as the model wrote them; no key is among this.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FetchWork {
+    /// Say what would be refused of a URL. Nothing is looked up.
+    Judge {
+        /// The URL.
+        url: String,
+        /// `web.allowPrivate`.
+        allow: Vec<String>,
+    },
+    /// Get a page.
+    Get {
+        /// The URL.
+        url: String,
+        /// First character to show, from 0.
+        offset: u64,
+        /// The conversation, within which pages are kept.
+        conversation: String,
+        /// `web.allowPrivate`.
+        allow: Vec<String>,
+    },
+    /// Ask the search service.
+    Search {
+        /// What for.
+        query: String,
+        /// Most results; the configured number when absent.
+        count: Option<u32>,
+    },
+    /// Nobody waits for the answer to this number any more.
+    Cancel,
+}
+
+/// Fetch worker to supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct FetchAnswer {
+    /// As in the request. Without meaning for [`FetchResult::Lost`].
+    pub number: u64,
+    /// What came of it.
+    pub result: FetchResult,
+}
+
+/// What came of a request to the fetch worker.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FetchResult {
+    /// Text for the model.
+    Text {
+        /// At most `MAX_OUTPUT` bytes of UTF-8, already cut with its `next offset` line.
+        text: String,
+        /// Bytes of the whole text.
+        total_bytes: u64,
+    },
+    /// Nothing would be refused before the name is looked up.
+    Allowed,
+    /// The address is refused.
+    Denied(Denial),
+    /// DNS, TLS, transport, an answer that cannot be shown.
+    Failed(String),
+    /// The worker ended; every request it had is lost. Said by the process that starts it.
+    Lost(String),
+}

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{Level, Verdict};
 use crate::reach::Network;
+use crate::web::Exception;
 
 /// Everything the toolhost reads.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub struct ToolhostSettings {
     pub limits: Limits,
     /// What is wise: rules for commands, beside those that come with the product.
     pub policy: Policy,
+    /// The web tools' address guard.
+    pub web: WebAccess,
     /// Who says yes to what the policy asks about.
     pub approvals: Approvals,
     /// The record of what was done.
@@ -85,13 +88,28 @@ impl Default for WebSearch {
     }
 }
 
+/// Section `web`: what the web tools may reach.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WebAccess {
+    /// Addresses that are not public and may be reached all the same: CIDR and port, for example `10.1.0.0/16:443`,
+    /// `127.0.0.1:8080` or `[fd00::/8]:443`; without a port, every port.
+    pub allow_private: Vec<String>,
+}
+
+/// Most entries of `web.allowPrivate`. They travel with each request; a list this long is no exception any more.
+pub const MAX_ALLOW_PRIVATE: usize = 64;
+
 /// Search services `web_search` speaks to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SearchProvider {
-    /// Brave Search API.
+    /// Brave Search API, with a key.
     Brave,
+    /// A SearXNG of one's own, without a key; `baseUrl` says where.
+    Searxng,
 }
 
 /// Section `tools.exec`.
@@ -469,13 +487,19 @@ impl ToolhostSettings {
     /// processes ask, because neither trusts the other's reading; empty means usable.
     #[must_use]
     pub fn faults(&self) -> Vec<SettingsFault> {
-        faults(&self.tools, &self.sandbox, &self.limits, &self.audit)
+        faults(&self.tools, &self.sandbox, &self.limits, &self.audit, &self.web)
     }
 }
 
 /// As [`ToolhostSettings::faults`], of the sections as they lie in the whole configuration.
 #[must_use]
-pub fn faults(tools: &Tools, sandbox: &Sandbox, limits: &Limits, audit: &Audit) -> Vec<SettingsFault> {
+pub fn faults(
+    tools: &Tools,
+    sandbox: &Sandbox,
+    limits: &Limits,
+    audit: &Audit,
+    web: &WebAccess,
+) -> Vec<SettingsFault> {
     let mut found = Vec::new();
     let mut fault =
         |key, what: String, hint: &str| found.push(SettingsFault { key, what, hint: hint.into() });
@@ -515,6 +539,13 @@ pub fn faults(tools: &Tools, sandbox: &Sandbox, limits: &Limits, audit: &Audit) 
     if sandbox.require == Level::Off {
         let hint = "give reduced, kernel or full; to run once without it: oxibot --no-sandbox";
         fault("sandbox.require", "the wall cannot be switched off in a file".into(), hint);
+    }
+    for cause in web.allow_private.iter().filter_map(|entry| Exception::parse(entry).err()) {
+        fault("web.allowPrivate", cause, "give a CIDR and a port, for example 10.1.0.0/16:443");
+    }
+    if web.allow_private.len() > MAX_ALLOW_PRIVATE {
+        let what = format!("it has {} entries, the limit is {MAX_ALLOW_PRIVATE}", web.allow_private.len());
+        fault("web.allowPrivate", what, "use wider blocks");
     }
     for (key, paths) in [("sandbox.read", &sandbox.read), ("sandbox.write", &sandbox.write)] {
         for path in paths.iter().filter(|path| !path.starts_with('/') && !path.starts_with("~/")) {
@@ -575,6 +606,7 @@ mod tests {
             (r#"{"limits":{"senders":{"messageBurst":0}}}"#, "limits.senders.messageBurst"),
             (r#"{"audit":{"rotateMb":0}}"#, "audit.rotateMb"),
             (r#"{"sandbox":{"require":"off"}}"#, "sandbox.require"),
+            (r#"{"web":{"allowPrivate":["localhost:80"]}}"#, "web.allowPrivate"),
             (r#"{"sandbox":{"read":["data"]}}"#, "sandbox.read"),
             (r#"{"sandbox":{"write":["../x"]}}"#, "sandbox.write"),
             (r#"{"sandbox":{"env":{"A=B":"x"}}}"#, "sandbox.env"),

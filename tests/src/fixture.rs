@@ -55,7 +55,7 @@ impl Fixture {
     pub fn programs_for_anyone(&self) -> PathBuf {
         let programs = self.root().join("bin");
         std::fs::create_dir(&programs).expect("directory");
-        for name in ["oxibot", "oxibot-toolhost", "sabotage"] {
+        for name in ["oxibot", "oxibot-toolhost", "oxibot-fetch", "sabotage"] {
             // A link where that can be: they are large.
             if std::fs::hard_link(binary(name), programs.join(name)).is_err() {
                 std::fs::copy(binary(name), programs.join(name)).expect("copy");

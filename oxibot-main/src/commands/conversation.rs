@@ -3,12 +3,14 @@
 //! Under the launcher main takes over the terminal and the toolhost's socket, and another toolhost whenever the launcher
 //! had to start one; when the launcher is gone, main ends.
 
+use oxibot_proto::web::SearchService;
+
 use crate::broker::{self, Broker, Connection};
 use crate::cli::{AgentArgs, Global};
 use crate::config::Logging;
 use crate::confine::{Network, confine};
 use crate::exit::Exit;
-use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive_handover};
+use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive_handover, search_service};
 use crate::render::terminal::{self, Terminal};
 
 use super::agent::{self, Prepared};
@@ -21,6 +23,7 @@ pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
     let needs = Needs {
         workspaces: Vec::new(),
         network: Network::Connect,
+        web: true,
         state: State::Used,
         purpose: Purpose::LongLived,
         json: args.json,
@@ -51,6 +54,8 @@ fn main_process(global: &Global, args: &AgentArgs, needs: &Needs, terminal: Term
     let handover = receive_handover()?;
     let greeted = oneshot::greet(handover.toolhost).map_err(|refusal| refusal.fault(global))?;
     let loaded = fault::load(global)?;
+    oneshot::leave_search(handover.search, &loaded);
+    let service = search_service(&loaded.config);
     let prepared = match agent::prepare(args, &loaded) {
         Ok(prepared) => prepared,
         Err(unready) => return Ok(unready.report(args.json)),
@@ -64,7 +69,7 @@ fn main_process(global: &Global, args: &AgentArgs, needs: &Needs, terminal: Term
         let control = Control::new(handover.control)
             .map_err(|error| Fault::new(Exit::Internal, "launcher", error.to_string()))?;
         let (broker, connection) = Broker::start(greeted)?;
-        Ok(converse(prepared, broker, connection, &control, terminal).await)
+        Ok(converse(prepared, broker, connection, &control, &service, terminal).await)
     });
     runtime.shutdown_background();
     exit
@@ -75,6 +80,7 @@ async fn converse(
     broker: Broker,
     mut connection: Connection,
     control: &Control,
+    service: &SearchService,
     terminal: Terminal,
 ) -> Exit {
     let mut endings = match Endings::listen() {
@@ -91,7 +97,10 @@ async fn converse(
             exit = &mut conversation => break exit,
             () = endings.next() => leave(connection, Exit::Cancelled).await,
             event = control.next() => match event {
-                ControlEvent::Toolhost(socket) => {
+                ControlEvent::Toolhost(socket, search) => {
+                    if let Some(Err(error)) = search.map(|door| door.leave_service(service)) {
+                        tracing::warn!(%error, "cannot leave the search key for the fetch worker");
+                    }
                     // The hello may take a while: not on the runtime's thread, and the conversation waits for it.
                     let greeted = tokio::task::spawn_blocking(move || broker::greet(socket)).await;
                     match greeted.map_err(|error| error.to_string()).and_then(|greeted| {

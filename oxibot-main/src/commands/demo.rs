@@ -81,6 +81,7 @@ fn inner(global: &Global, directory: &Path) -> Exit {
     }
     let terminal = Terminal::detect(global.plain);
     let needs = Needs {
+        web: false,
         workspaces: vec![oneshot::typed_directory(&directory.join("workspace"))],
         network: Network::None,
         state: State::Used,

@@ -13,7 +13,7 @@ use crate::cli::Global;
 use crate::config::{Environment, Loaded, Paths};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
-use crate::launch::{LaunchOptions, Purpose, Toolhost, start_toolhost};
+use crate::launch::{LaunchOptions, Purpose, SearchDoor, Started, Toolhost, start_toolhost};
 use crate::render::{neutral, terminal};
 
 use super::fault::{self, Fault, warn_of};
@@ -25,6 +25,8 @@ pub struct Needs {
     pub workspaces: Vec<PathBuf>,
     /// Whether it talks to providers.
     pub network: Network,
+    /// Whether it may ask for something of the web.
+    pub web: bool,
     /// Whether it keeps conversations.
     pub state: State,
     /// What its toolhost is for.
@@ -68,7 +70,7 @@ pub fn with_toolhost<P>(
     prepare: impl FnOnce(&Ready) -> Result<P, Exit>,
     command: impl AsyncFnOnce(P, Broker) -> Exit,
 ) -> Exit {
-    let ready = match start(global, &needs.workspaces, needs.purpose) {
+    let ready = match start(global, needs) {
         Ok(ready) => ready,
         Err(fault) => return fault.report(needs.json),
     };
@@ -93,9 +95,13 @@ pub fn with_toolhost<P>(
 }
 
 /// The toolhost first, then everything else.
-fn start(global: &Global, workspaces: &[PathBuf], purpose: Purpose) -> Result<Ready, Fault> {
-    let options = LaunchOptions { purpose, ..launch_options(global, workspaces)? };
-    let (socket, toolhost) = start_toolhost(&options)?;
+pub(super) fn start(global: &Global, needs: &Needs) -> Result<Ready, Fault> {
+    let options = LaunchOptions {
+        web: needs.web,
+        purpose: needs.purpose,
+        ..launch_options(global, &needs.workspaces)?
+    };
+    let Started { socket, toolhost, search } = start_toolhost(&options)?;
     let greeted = match greet(socket) {
         Ok(greeted) => greeted,
         Err(refusal) => return Err(refusal.explain(global, toolhost)),
@@ -112,6 +118,7 @@ fn start(global: &Global, workspaces: &[PathBuf], purpose: Purpose) -> Result<Re
                 workspaces = hello.workspaces.len(),
                 "the toolhost said hello"
             );
+            leave_search(search, &loaded);
             Ok(Ready { greeted, loaded, toolhost })
         }
         Err(fault) => {
@@ -122,9 +129,16 @@ fn start(global: &Global, workspaces: &[PathBuf], purpose: Purpose) -> Result<Re
     }
 }
 
+/// Leaves the search key for the fetch worker. Without it the web search says that it has none.
+pub(super) fn leave_search(door: Option<SearchDoor>, loaded: &Loaded) {
+    if let Some(Err(error)) = door.map(|door| door.leave(&loaded.config)) {
+        tracing::warn!(%error, "cannot leave the search key for the fetch worker");
+    }
+}
+
 /// As the start of every command, for one that reports what is wrong instead of ending.
 pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Toolhost), Fault> {
-    let (socket, toolhost) = start_toolhost(&launch_options(global, &[])?)?;
+    let Started { socket, toolhost, .. } = start_toolhost(&launch_options(global, &[])?)?;
     match greet(socket) {
         Ok(greeted) => Ok((greeted, toolhost)),
         Err(refusal) => Err(refusal.explain(global, toolhost)),
@@ -134,7 +148,7 @@ pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Toolhost), F
 /// A toolhost that is there to be attacked.
 pub(super) fn start_for_attack(global: &Global) -> Result<(Greeted, Toolhost), Fault> {
     let options = LaunchOptions { purpose: Purpose::Attack, ..launch_options(global, &[])? };
-    let (socket, toolhost) = start_toolhost(&options)?;
+    let Started { socket, toolhost, .. } = start_toolhost(&options)?;
     match greet(socket) {
         Ok(greeted) => Ok((greeted, toolhost)),
         Err(refusal) => Err(refusal.explain(global, toolhost)),
@@ -156,7 +170,7 @@ pub(super) struct Seen {
 pub(super) fn look(global: &Global) -> Result<Seen, Fault> {
     let mut options = launch_options(global, &[])?;
     let greet_and_go = |options: &LaunchOptions| {
-        let (socket, toolhost) = start_toolhost(options)?;
+        let Started { socket, toolhost, .. } = start_toolhost(options)?;
         match greet(socket) {
             Ok(greeted) => {
                 let hello = greeted.hello.clone();
@@ -192,6 +206,7 @@ pub(super) fn launch_options(global: &Global, workspaces: &[PathBuf]) -> Result<
         workspaces: workspaces.to_vec(),
         no_sandbox: global.no_sandbox,
         purpose: Purpose::OneShot,
+        web: false,
         require: None,
     })
 }

@@ -43,6 +43,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Exit {
     let needs = Needs {
         workspaces: vec![workspace.clone()],
         network: Network::None,
+        web: false,
         state: State::Unused,
         purpose: Purpose::OneShot,
         json: false,

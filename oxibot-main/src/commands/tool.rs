@@ -32,6 +32,7 @@ pub(super) fn list(global: &Global, args: &ListArgs) -> Exit {
     let needs = Needs {
         workspaces: Vec::new(),
         network: Network::None,
+        web: false,
         state: State::Unused,
         purpose: Purpose::OneShot,
         json: args.json,
@@ -54,6 +55,8 @@ pub(super) fn call(global: &Global, args: &CallArgs) -> Exit {
     let needs = Needs {
         workspaces: workspace.iter().cloned().collect(),
         network: Network::None,
+        // Only there is it worth the process that waits for it.
+        web: args.name.to_str().is_some_and(|name| name.starts_with("web_")),
         state: State::Unused,
         purpose: if args.dry_run { Purpose::Judge } else { Purpose::OneShot },
         json: args.json,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use oxibot_proto::settings;
+use oxibot_proto::settings::{self, SearchProvider};
 use reqwest::Url;
 
 use super::channels::{ChannelState, DmPolicy, GroupPolicy};
@@ -36,7 +36,8 @@ pub(crate) fn check(config: &Config, origins: &BTreeMap<String, Origin>) -> Verd
     check.channels();
     check.email();
     check.rest();
-    for fault in settings::faults(&config.tools, &config.sandbox, &config.limits, &config.audit) {
+    for fault in settings::faults(&config.tools, &config.sandbox, &config.limits, &config.audit, &config.web)
+    {
         check.problem(fault.key, fault.what, &fault.hint);
     }
     check.verdict
@@ -231,6 +232,12 @@ impl Check<'_> {
 
     fn rest(&mut self) {
         let config = self.config;
+        if config.tools.web.search.provider == SearchProvider::Searxng
+            && config.tools.web.search.base_url.is_none()
+        {
+            let hint = "set tools.web.search.baseUrl to the address of your SearXNG";
+            self.problem("tools.web.search.provider", "searxng has no address", hint);
+        }
         if let Some(url) = &config.tools.web.search.base_url {
             self.address("tools.web.search.baseUrl", url, &["https", "http"], config.search_key.is_some());
         }

@@ -22,7 +22,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 
-use oxibot_proto::settings::{Approvals, Audit, Limits, Policy, Sandbox, Tools};
+use oxibot_proto::settings::{Approvals, Audit, Limits, Policy, Sandbox, Tools, WebAccess};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,8 @@ pub struct Config {
     pub limits: Limits,
     /// Rules for commands beside those that come with the product. The toolhost says whether they can be used.
     pub policy: Policy,
+    /// What the web tools may reach.
+    pub web: WebAccess,
     /// Who says yes to what the policy asks about.
     pub approvals: Approvals,
     /// The record of what was done.

@@ -222,9 +222,10 @@ fn documented() -> Vec<(String, Value, String)> {
         ("tools.exec.network", json!(["a.example.org", "*.b.example.org:8443"])),
         ("tools.disabled", json!(["bash"])),
         ("tools.web.search.apiKey", json!("BSA")),
-        ("tools.web.search.provider", json!("brave")),
+        ("tools.web.search.provider", json!("searxng")),
         ("tools.web.search.maxResults", json!(3)),
         ("tools.web.search.baseUrl", json!("http://localhost:9/search")),
+        ("web.allowPrivate", json!(["10.1.0.0/16:443"])),
         ("sandbox.require", json!("full")),
         ("sandbox.read", json!(["/opt"])),
         ("sandbox.write", json!(["/srv/out"])),
@@ -289,6 +290,7 @@ fn documented() -> Vec<(String, Value, String)> {
 fn companions(key: &str) -> Vec<(&'static str, Value)> {
     match key {
         "agents.defaults.fallbackModels" => vec![("agents.defaults.model", json!("ollama/x"))],
+        "tools.web.search.provider" => vec![("tools.web.search.baseUrl", json!("http://localhost:9/"))],
         "providers.custom.apiKey" => vec![("providers.custom.apiBase", json!("https://llm.example.com"))],
         _ => vec![],
     }
@@ -324,7 +326,7 @@ fn shown(key: &str, value: &Value) -> Value {
 }
 
 /// Keys with one possible value, which is the default.
-const ONLY_ONE: [&str; 2] = ["channels.slack.mode", "tools.web.search.provider"];
+const ONLY_ONE: [&str; 1] = ["channels.slack.mode"];
 
 #[test]
 fn the_table_names_every_key() {

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,8 @@ use crate::trust::Owners;
 
 /// File name of the toolhost.
 const TOOLHOST: &str = "oxibot-toolhost";
+/// File name of the fetch worker.
+const FETCH: &str = "oxibot-fetch";
 /// Where packages put what is not for typing.
 const LIBEXEC: &str = "/usr/libexec/oxibot";
 
@@ -35,15 +37,34 @@ impl Program {
     }
 }
 
+impl Program {
+    /// The opened file, for who starts it.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Finds the fetch worker where the toolhost is looked for.
+///
+/// # Errors
+/// As [`find_toolhost`].
+pub fn find_fetch() -> Result<Program, LaunchError> {
+    find_program(FETCH)
+}
+
 /// Finds the toolhost beside the running program or in `/usr/libexec/oxibot`, opens and checks it.
 ///
 /// # Errors
 /// [`LaunchError::NotFound`] and [`LaunchError::Untrusted`]; never falls through from an untrusted file to another.
 pub fn find_toolhost() -> Result<Program, LaunchError> {
+    find_program(TOOLHOST)
+}
+
+fn find_program(name: &str) -> Result<Program, LaunchError> {
     let own =
         std::fs::read_link("/proc/self/exe").map_err(LaunchError::system("find the running program"))?;
     let beside = own.parent().map(Path::to_path_buf);
-    find(TOOLHOST, beside.into_iter().chain([PathBuf::from(LIBEXEC)]).collect(), &Owners::of_this_process())
+    find(name, beside.into_iter().chain([PathBuf::from(LIBEXEC)]).collect(), &Owners::of_this_process())
 }
 
 fn find(name: &str, directories: Vec<PathBuf>, owners: &Owners) -> Result<Program, LaunchError> {

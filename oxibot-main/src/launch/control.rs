@@ -15,11 +15,14 @@ use rustix::net::{
 use tokio::io::Interest;
 
 use super::LaunchError;
+use super::fetcher::SearchDoor;
 
 /// First message: standard input and the toolhost's socket.
 const HANDOVER: u8 = b'h';
 /// Another toolhost was started: its socket.
 const TOOLHOST: u8 = b't';
+/// To who starts the fetch worker: its program.
+const PROGRAM: u8 = b'p';
 /// Main to launcher: when I end with status 75, start me again.
 const RESTART: u8 = b'r';
 
@@ -30,6 +33,8 @@ pub struct Handover {
     pub control: UnixStream,
     /// Socket to the toolhost; no hello was said yet.
     pub toolhost: UnixStream,
+    /// Where the search key is left for the fetch worker, if there is one.
+    pub search: Option<SearchDoor>,
 }
 
 /// Takes over from the launcher: descriptor 0 is the control socket, and becomes the real standard input.
@@ -47,7 +52,8 @@ pub fn receive_handover() -> Result<Handover, LaunchError> {
         (Some(HANDOVER), Some(stdin), Some(toolhost)) => {
             rustix::stdio::dup2_stdin(&stdin)
                 .map_err(|errno| LaunchError::System { step, cause: errno.into() })?;
-            Ok(Handover { control, toolhost: UnixStream::from(toolhost) })
+            let search = descriptors.next().map(SearchDoor);
+            Ok(Handover { control, toolhost: UnixStream::from(toolhost), search })
         }
         (_, _, _) => Err(LaunchError::System {
             step,
@@ -61,13 +67,27 @@ pub(super) fn send_handover(
     control: BorrowedFd<'_>,
     stdin: BorrowedFd<'_>,
     toolhost: BorrowedFd<'_>,
+    search: Option<&SearchDoor>,
 ) -> io::Result<()> {
-    send(control, HANDOVER, &[stdin, toolhost])
+    let mut descriptors = vec![stdin, toolhost];
+    descriptors.extend(search.map(|door| door.0.as_fd()));
+    send(control, HANDOVER, &descriptors)
+}
+
+/// Hands over the program of the fetch worker.
+pub(super) fn send_program(search: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    send(search, PROGRAM, &[program])
 }
 
 /// The launcher says that another toolhost runs.
-pub(super) fn send_toolhost(control: BorrowedFd<'_>, toolhost: BorrowedFd<'_>) -> io::Result<()> {
-    send(control, TOOLHOST, &[toolhost])
+pub(super) fn send_toolhost(
+    control: BorrowedFd<'_>,
+    toolhost: BorrowedFd<'_>,
+    search: Option<&SearchDoor>,
+) -> io::Result<()> {
+    let mut descriptors = vec![toolhost];
+    descriptors.extend(search.map(|door| door.0.as_fd()));
+    send(control, TOOLHOST, &descriptors)
 }
 
 /// Whether main asked to be started again. Does not block.
@@ -78,8 +98,9 @@ pub(super) fn wants_restart(control: BorrowedFd<'_>) -> bool {
 /// What the launcher tells main while it runs.
 #[derive(Debug)]
 pub enum ControlEvent {
-    /// The toolhost ended and another one runs; no hello was said yet.
-    Toolhost(UnixStream),
+    /// The toolhost ended and another one runs; no hello was said yet. Its fetch worker, if it has one, knows no search
+    /// key yet.
+    Toolhost(UnixStream, Option<SearchDoor>),
     /// The launcher is gone: nothing would be restarted or ended any more, so main ends too.
     LauncherGone,
 }
@@ -109,8 +130,10 @@ impl Control {
                 .await;
             match received {
                 Ok((Some(TOOLHOST), descriptors)) => {
-                    if let Some(toolhost) = descriptors.into_iter().next() {
-                        return ControlEvent::Toolhost(UnixStream::from(toolhost));
+                    let mut descriptors = descriptors.into_iter();
+                    if let Some(toolhost) = descriptors.next() {
+                        let search = descriptors.next().map(SearchDoor);
+                        return ControlEvent::Toolhost(UnixStream::from(toolhost), search);
                     }
                 }
                 Ok((Some(_), _)) => {}
@@ -129,7 +152,7 @@ impl Control {
 }
 
 fn send(socket: BorrowedFd<'_>, kind: u8, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -141,7 +164,7 @@ fn send(socket: BorrowedFd<'_>, kind: u8, descriptors: &[BorrowedFd<'_>]) -> io:
 /// One message: its kind, `None` when the other side closed, and its descriptors.
 fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<(Option<u8>, Vec<OwnedFd>)> {
     let mut kind = [0_u8];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received =
         recvmsg(socket, &mut [IoSliceMut::new(&mut kind)], &mut control, flags | RecvFlags::CMSG_CLOEXEC)?;
@@ -167,9 +190,9 @@ mod tests {
         let (launcher, main) = UnixStream::pair().unwrap();
         let control = Control::new(main).unwrap();
         let (mut ours, theirs) = UnixStream::pair().unwrap();
-        send_toolhost(launcher.as_fd(), theirs.as_fd()).unwrap();
+        send_toolhost(launcher.as_fd(), theirs.as_fd(), None).unwrap();
         drop(theirs);
-        let ControlEvent::Toolhost(mut toolhost) = control.next().await else { panic!("no toolhost") };
+        let ControlEvent::Toolhost(mut toolhost, None) = control.next().await else { panic!("no toolhost") };
         ours.write_all(b"x").unwrap();
         let mut byte = [0];
         toolhost.read_exact(&mut byte).unwrap();

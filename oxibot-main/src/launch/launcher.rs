@@ -20,7 +20,8 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::LaunchError;
 use super::control::{send_handover, send_toolhost, wants_restart};
-use super::toolhost::{LaunchOptions, Toolhost, ended_within, start_toolhost};
+use super::fetcher::SearchDoor;
+use super::toolhost::{LaunchOptions, Started, Toolhost, ended_within, start_toolhost};
 use crate::exit::Exit;
 
 /// Restarts within [`RESTART_WINDOW`] after which the launcher gives up. Prevents a loop that never gets anywhere.
@@ -66,8 +67,8 @@ struct Main {
 
 impl<'a> Launcher<'a> {
     fn start(options: &'a LaunchOptions, arguments: Vec<OsString>) -> Result<Self, LaunchError> {
-        let (socket, toolhost) = start_toolhost(options)?;
-        let main = start_main(&arguments, &socket)?;
+        let Started { socket, toolhost, search } = start_toolhost(options)?;
+        let main = start_main(&arguments, &socket, search.as_ref())?;
         // After the children were made: they do not inherit the mask. Ctrl-C is main's to understand; the others end
         // main first, so that nothing is lost.
         let waited = waited_signals();
@@ -114,10 +115,11 @@ impl<'a> Launcher<'a> {
                     tracing::error!("the toolhost ended too often and is not started again");
                     continue;
                 }
-                let (socket, toolhost) = self.unmasked(|launcher| start_toolhost(launcher.options))?;
+                let Started { socket, toolhost, search } =
+                    self.unmasked(|launcher| start_toolhost(launcher.options))?;
                 self.toolhost = Some(toolhost);
                 // A main that is just ending does not take it, and is waited for all the same.
-                let _gone = send_toolhost(self.main.control.as_fd(), socket.as_fd());
+                let _gone = send_toolhost(self.main.control.as_fd(), socket.as_fd(), search.as_ref());
             }
         }
     }
@@ -167,8 +169,8 @@ impl<'a> Launcher<'a> {
         // The old toolhost ends because main's end of its socket is gone.
         self.reap_toolhost();
         let (main, toolhost) = self.unmasked(|launcher| {
-            let (socket, toolhost) = start_toolhost(launcher.options)?;
-            Ok((start_main(&launcher.arguments, &socket)?, toolhost))
+            let Started { socket, toolhost, search } = start_toolhost(launcher.options)?;
+            Ok((start_main(&launcher.arguments, &socket, search.as_ref())?, toolhost))
         })?;
         self.main = main;
         self.toolhost = Some(toolhost);
@@ -228,7 +230,11 @@ pub fn join_launcher() -> Result<(), LaunchError> {
     set_mask(SigmaskHow::SIG_UNBLOCK, &waited_signals())
 }
 
-fn start_main(arguments: &[OsString], toolhost: &UnixStream) -> Result<Main, LaunchError> {
+fn start_main(
+    arguments: &[OsString],
+    toolhost: &UnixStream,
+    search: Option<&SearchDoor>,
+) -> Result<Main, LaunchError> {
     let step = "start main";
     let (control, theirs) = UnixStream::pair().map_err(LaunchError::system(step))?;
     let child = Command::new("/proc/self/exe")
@@ -244,7 +250,7 @@ fn start_main(arguments: &[OsString], toolhost: &UnixStream) -> Result<Main, Lau
         .ok_or(rustix::io::Errno::SRCH)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(|errno| LaunchError::System { step, cause: errno.into() })?;
-    send_handover(control.as_fd(), io::stdin().as_fd(), toolhost.as_fd())
+    send_handover(control.as_fd(), io::stdin().as_fd(), toolhost.as_fd(), search)
         .map_err(LaunchError::system(step))?;
     Ok(Main { child, pidfd, control })
 }

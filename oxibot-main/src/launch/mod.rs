@@ -8,6 +8,7 @@ mod audit;
 mod binary;
 mod control;
 mod facts;
+mod fetcher;
 mod launcher;
 mod toolhost;
 
@@ -15,11 +16,12 @@ use std::io;
 use std::path::PathBuf;
 
 pub use audit::audit_reader;
-pub use binary::{Program, find_toolhost};
+pub use binary::{Program, find_fetch, find_toolhost};
 pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;
+pub use fetcher::{SearchDoor, search_service};
 pub use launcher::{join_launcher, launch};
-pub use toolhost::{LaunchOptions, Purpose, Toolhost, start_toolhost};
+pub use toolhost::{LaunchOptions, Purpose, Started, Toolhost, start_toolhost};
 
 /// Something could not be started. Each variant says who could have caused it and what to do.
 #[derive(Debug, thiserror::Error)]

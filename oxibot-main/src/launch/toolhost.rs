@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::LaunchError;
 use super::binary::find_toolhost;
+use super::fetcher::{self, Ends, Fetcher, SearchDoor};
 
 /// How long a toolhost may take to end after its socket was closed. It kills what runs and syncs its log; then it is
 /// killed itself, and everything below dies with it.
@@ -38,6 +39,8 @@ pub struct LaunchOptions {
     pub no_sandbox: u8,
     /// What it is started for.
     pub purpose: Purpose,
+    /// Whether something of the web may be asked for. What stays always has it.
+    pub web: bool,
     /// Only to be looked at: the least level it may start with, whatever the configuration requires.
     pub require: Option<Level>,
 }
@@ -68,6 +71,18 @@ const NO_RULES: (&str, &str) = ("OXIBOT_POLICY__OVERRIDES", r#"[{"rule":"*","ver
 pub struct Toolhost {
     child: Child,
     pidfd: OwnedFd,
+    fetcher: Option<Fetcher>,
+}
+
+/// What there is after a start.
+#[derive(Debug)]
+pub struct Started {
+    /// Our end of the toolhost's socket.
+    pub socket: UnixStream,
+    /// The process.
+    pub toolhost: Toolhost,
+    /// Where the search key is to be left, if there is a web.
+    pub search: Option<SearchDoor>,
 }
 
 impl Toolhost {
@@ -96,16 +111,25 @@ impl Toolhost {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed toolhost does not end"));
             }
         }
-        self.child.wait()
+        let status = self.child.wait()?;
+        // Its socket to the toolhost is closed now.
+        self.fetcher.map_or(Ok(()), Fetcher::finish)?;
+        Ok(status)
     }
 }
 
-/// Starts the toolhost and returns our end of its socket. No secret may have been read yet and no thread started.
+/// Starts the toolhost, and what starts its fetch worker where one may be needed. No secret may have been read yet and no thread started.
 ///
 /// # Errors
 /// As [`find_toolhost`], and [`LaunchError::System`] when the process cannot be made.
-pub fn start_toolhost(options: &LaunchOptions) -> Result<(UnixStream, Toolhost), LaunchError> {
+pub fn start_toolhost(options: &LaunchOptions) -> Result<Started, LaunchError> {
     let program = find_toolhost()?;
+    let web = match options.web || options.purpose == Purpose::LongLived {
+        true => fetcher::prepare()?,
+        false => None,
+    };
+    let (ends, parts) = web.unzip();
+    let (requests, search) = ends.map(|Ends { requests, search }| (requests, search)).unzip();
     let (ours, theirs) = UnixStream::pair().map_err(LaunchError::system("make a socket pair"))?;
     // One thing to write to besides the socket: standard output is for what the person asked.
     let stderr =
@@ -113,13 +137,14 @@ pub fn start_toolhost(options: &LaunchOptions) -> Result<(UnixStream, Toolhost),
     let child = Command::new(program.by_descriptor())
         .arg0("oxibot-toolhost")
         .args(arguments(options))
+        .args(requests.as_ref().map(|_| ["--fetch-fd", "1"]).into_iter().flatten())
         .env_clear()
         .envs(environment(std::env::vars_os()))
         .envs(options.require.map(|level| (REQUIRE, level.name())))
         .envs((options.purpose == Purpose::Demonstration).then_some(NO_RULES))
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(stderr())
+        .stdout(requests.map_or_else(stderr, Stdio::from))
         .stderr(stderr())
         .process_group(0)
         .spawn()
@@ -129,7 +154,12 @@ pub fn start_toolhost(options: &LaunchOptions) -> Result<(UnixStream, Toolhost),
         .ok_or(rustix::io::Errno::SRCH)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(|errno| LaunchError::System { step: "watch the toolhost", cause: errno.into() })?;
-    Ok((ours, Toolhost { child, pidfd }))
+    // After the toolhost, which has more to do; before anything else.
+    let fetcher = match (parts, &search) {
+        (Some(parts), Some(door)) => Some(fetcher::start(&program, parts, door, options.no_sandbox)?),
+        (_, _) => None,
+    };
+    Ok(Started { socket: ours, toolhost: Toolhost { child, pidfd, fetcher }, search })
 }
 
 pub(super) fn ended_within(pidfd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
@@ -169,12 +199,13 @@ fn arguments(options: &LaunchOptions) -> Vec<OsString> {
 /// Whole environment of the toolhost: the overrides of what it reads itself, by name. `OXIBOT_TOOLS__WEB__...` holds a
 /// search key and belongs to others; a `..._FILE` names a secret.
 fn environment(ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    const SECTIONS: [&str; 7] = [
+    const SECTIONS: [&str; 8] = [
         "OXIBOT_TOOLS__EXEC__",
         "OXIBOT_TOOLS__BASH__",
         "OXIBOT_SANDBOX__",
         "OXIBOT_LIMITS__",
         "OXIBOT_POLICY__",
+        "OXIBOT_WEB__",
         "OXIBOT_APPROVALS__",
         "OXIBOT_AUDIT__",
     ];
@@ -205,6 +236,7 @@ mod tests {
             ("OXIBOT_AGENTS__DEFAULTS__WORKSPACE", "/w"),
             ("OXIBOT_AGENTS__DEFAULTS__MODEL", "m"),
             ("OXIBOT_TOOLS__WEB__SEARCH__API_KEY", "secret"),
+            ("OXIBOT_WEB__ALLOW_PRIVATE", "[]"),
             ("OXIBOT_PROVIDERS__OPENAI__API_KEY", "secret"),
             ("OXIBOT_SANDBOX__ENV_FILE", "/secret"),
             ("OPENAI_API_KEY", "secret"),
@@ -220,7 +252,8 @@ mod tests {
                 "OXIBOT_SANDBOX__REQUIRE",
                 "OXIBOT_LIMITS__MEMORY_MB",
                 "OXIBOT_TOOLS__EXEC__TIMEOUT",
-                "OXIBOT_AGENTS__DEFAULTS__WORKSPACE"
+                "OXIBOT_AGENTS__DEFAULTS__WORKSPACE",
+                "OXIBOT_WEB__ALLOW_PRIVATE"
             ]
         );
     }
@@ -233,6 +266,7 @@ mod tests {
             workspaces: vec!["/a".into(), "/b".into()],
             no_sandbox: 2,
             purpose: Purpose::LongLived,
+            web: true,
             require: None,
         };
         let written: Vec<_> =

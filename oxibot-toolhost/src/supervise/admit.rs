@@ -16,10 +16,11 @@ use super::attacks::only_attacks;
 use super::audit::{About, Subject, capped};
 use super::broker::{Broker, Fixed};
 use super::calls::{Body, Call, Finished, Plan, Shape};
+use super::web::Asker;
 use super::{environment, network};
 use crate::shell::Judged;
-use crate::tools::{self, ToolRequest};
-use crate::wire::{FilesWork, Job, Sockets};
+use crate::tools::{self, ToolRequest, WebRequest};
+use crate::wire::{FetchWork, FilesWork, Job, Sockets};
 
 /// Calls of one connection that may wait for a slot.
 const MAX_QUEUED: usize = 64;
@@ -31,6 +32,8 @@ const MAX_CLAIM: usize = 256;
 const UMASK: u32 = 0o022;
 /// Deadline of a file tool.
 const FILES_TIMEOUT: Duration = Duration::from_secs(60);
+/// Deadline of a web tool: the worker's own 30 s for the network, and what making text of a page may take.
+const WEB_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Makes what runs once the workspace is known.
 type MakeBody = Box<dyn FnOnce(&Broker, usize) -> Body>;
@@ -58,7 +61,14 @@ impl Broker {
             ToToolhost::Judge(request) => {
                 if self.number_is_new(link, request.call, "Judge", now) {
                     let judgement = self.judgement(&request);
-                    self.send(link, &ToMain::Judgement(judgement), now);
+                    match self.url_to_judge(&request, &judgement) {
+                        Some(work) => {
+                            let (number, asker) = (self.key(), Asker::DryRun(link, request.call));
+                            let unasked = self.web.ask(number, work, asker);
+                            self.web_answers(unasked.into_iter().collect(), now);
+                        }
+                        None => self.send(link, &ToMain::Judgement(judgement), now),
+                    }
                 }
             }
             ToToolhost::Run(request) => {
@@ -197,6 +207,7 @@ impl Broker {
             Err(message) => return self.refuse(link, &asked, Outcome::Failed { message }, now),
         };
         let asked = Asked { about: about(&parsed), ..asked };
+        let conversation = conversation(&asked.origin);
         let judged = self.reader.judge(&mut self.nursery, &parsed);
         let limit = self.fixed.settings.limits.max_timeout_seconds.min(MAX_TIMEOUT_SECONDS);
         let (wanted, body): (Duration, MakeBody) = match parsed {
@@ -208,6 +219,11 @@ impl Broker {
                 let plan =
                     move |broker: &Broker, place: usize| broker.plan(place, argv, directory, Shape::Tool);
                 (Duration::from_secs(seconds.into()), Box::new(plan))
+            }
+            ToolRequest::Web(asked) => {
+                let allow = &self.fixed.settings.web.allow_private;
+                let work = fetch_work(asked, &conversation, allow);
+                (WEB_TIMEOUT, Box::new(move |_: &Broker, _: usize| Body::Web(Some(work))))
             }
             ToolRequest::Files(work) => {
                 (FILES_TIMEOUT, Box::new(move |_: &Broker, _: usize| Body::Files(Some(work))))
@@ -386,6 +402,24 @@ impl Broker {
         self.deliver(link, asked.number, &subject, Finished::plain(outcome), (wall, Duration::ZERO), now);
     }
 
+    /// The URL of a dry run, where nothing else was found against it: only the fetch worker can judge it.
+    fn url_to_judge(&self, request: &CallRequest, judgement: &Judgement) -> Option<FetchWork> {
+        if judgement.verdict != Verdict::Allow {
+            return None;
+        }
+        match self.parse(&request.tool, &request.arguments) {
+            Ok(ToolRequest::Web(WebRequest::Get { url, .. })) => {
+                Some(FetchWork::Judge { url, allow: self.fixed.settings.web.allow_private.clone() })
+            }
+            Ok(
+                ToolRequest::Web(WebRequest::Search { .. })
+                | ToolRequest::Bash { .. }
+                | ToolRequest::Files(_),
+            )
+            | Err(_) => None,
+        }
+    }
+
     fn judgement(&mut self, request: &CallRequest) -> Judgement {
         let block = |id: &str, reason: String, alternative: &str| Judgement {
             call: request.call,
@@ -460,12 +494,29 @@ fn about(request: &ToolRequest) -> About {
             | FilesWork::GitCheckpoint
             | FilesWork::GitRestore => String::new(),
         },
+        ToolRequest::Web(WebRequest::Get { url, .. }) => url.clone(),
+        ToolRequest::Web(WebRequest::Search { query, .. }) => query.clone(),
     };
     let size = match request {
         ToolRequest::Files(FilesWork::Write { content, .. }) => u64::try_from(content.len()).ok(),
-        ToolRequest::Files(_) | ToolRequest::Bash { .. } => None,
+        ToolRequest::Files(_) | ToolRequest::Bash { .. } | ToolRequest::Web(_) => None,
     };
     About { text, size }
+}
+
+/// The conversation a page is kept for, as main claims it: what one fetched is not in the answer to another.
+fn conversation(origin: &Origin) -> String {
+    let part = |text: &str| capped(text, MAX_CLAIM).replace('\n', " ");
+    format!("{}\n{}\n{}", part(&origin.channel), part(&origin.session), part(&origin.who))
+}
+
+fn fetch_work(asked: WebRequest, conversation: &str, allow: &[String]) -> FetchWork {
+    match asked {
+        WebRequest::Get { url, offset } => {
+            FetchWork::Get { url, offset, conversation: conversation.to_owned(), allow: allow.to_vec() }
+        }
+        WebRequest::Search { query, count } => FetchWork::Search { query, count },
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub(crate) struct Serve {
     pub(crate) no_sandbox: u8,
     /// What is served, which decides how the wall is proven.
     pub(crate) purpose: Purpose,
+    /// The web's requests go to standard output, which is a socket to whoever starts the fetch worker.
+    pub(crate) web: bool,
     /// Build the wall as if the kernel refused namespaces. Lowers what is reported with what is enforced.
     pub(crate) without_namespaces: bool,
 }
@@ -42,6 +44,8 @@ pub(crate) enum ArgumentsError {
     Missing(&'static str),
     #[error("cannot serve: --socket-fd 0 is required")]
     NoSocket,
+    #[error("cannot serve: --fetch-fd must be 1, and a socket")]
+    FetchSocket,
 }
 
 /// Parses what follows `serve`.
@@ -52,6 +56,7 @@ pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<Ser
         workspaces: Vec::new(),
         no_sandbox: 0,
         purpose: Purpose::LongLived,
+        web: false,
         without_namespaces: false,
     };
     let mut socket = false;
@@ -64,6 +69,12 @@ pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<Ser
                 socket = path("--socket-fd")?.as_os_str() == "0";
                 if !socket {
                     return Err(ArgumentsError::NoSocket);
+                }
+            }
+            Some("--fetch-fd") => {
+                parsed.web = path("--fetch-fd")?.as_os_str() == "1";
+                if !parsed.web {
+                    return Err(ArgumentsError::FetchSocket);
                 }
             }
             Some("--config") => parsed.config = Some(path("--config")?),
@@ -126,6 +137,8 @@ mod tests {
     fn unknown_and_incomplete_arguments_are_refused() {
         assert_eq!(serve(words("--socket-fd 0 --policy x")), Err(ArgumentsError::Unknown("--policy".into())));
         assert_eq!(serve(words("--socket-fd 0 --home")), Err(ArgumentsError::Missing("--home")));
+        assert!(serve(words("--socket-fd 0 --fetch-fd 1")).unwrap().web);
+        assert_eq!(serve(words("--socket-fd 0 --fetch-fd 3")), Err(ArgumentsError::FetchSocket));
         assert_eq!(serve(words("--home /h")), Err(ArgumentsError::NoSocket));
         assert_eq!(serve(words("--socket-fd 5")), Err(ArgumentsError::NoSocket));
     }

@@ -27,6 +27,7 @@ use super::place::{Place, Role};
 use super::reader::Reader;
 use super::sockets::Listing;
 use super::transfer::Transfer;
+use super::web::Web;
 use crate::wall::Nursery;
 
 /// Connections at once, main's included.
@@ -70,6 +71,7 @@ pub(crate) struct Broker {
     pub(crate) stop: StopSwitch,
     pub(crate) log: log::Limited,
     pub(crate) listing: Listing,
+    pub(crate) web: Web,
     pub(crate) buffer: Vec<u8>,
     pub(crate) control: Option<ControlSocket>,
     /// Targets of a toolhost that was started to be attacked.
@@ -108,6 +110,7 @@ enum Owner {
     InitEnd(u64),
     Output(u64, Stream),
     Input(u64),
+    Web,
     Way(u64),
 }
 
@@ -118,6 +121,7 @@ pub(crate) struct Parts {
     pub(crate) reader: Reader,
     pub(crate) places: Vec<Place>,
     pub(crate) main: OwnedFd,
+    pub(crate) web: Web,
     pub(crate) audit: Audit,
     pub(crate) stop: StopSwitch,
     pub(crate) control: Option<ControlSocket>,
@@ -129,8 +133,20 @@ pub(crate) struct Parts {
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fixed, nursery, reader, places, main, audit, stop, control, range, signals, listing } =
-            parts;
+        let Parts {
+            fixed,
+            nursery,
+            reader,
+            places,
+            main,
+            web,
+            audit,
+            stop,
+            control,
+            range,
+            signals,
+            listing,
+        } = parts;
         let mut broker = Self {
             fixed,
             places,
@@ -142,6 +158,7 @@ impl Broker {
             stop,
             log: log::Limited::default(),
             listing,
+            web,
             buffer: vec![0; BUFFER],
             control,
             range,
@@ -243,6 +260,11 @@ impl Broker {
                 }
             }
         }
+        if let Some((socket, writing)) = self.web.watch() {
+            let mut flags = read;
+            flags.set(write, writing);
+            add(socket, flags, Owner::Web);
+        }
         for (key, call) in &self.calls {
             let Some(process) = call.process() else { continue };
             if let Some(init) = process.init() {
@@ -304,6 +326,10 @@ impl Broker {
             Owner::InitEnd(key) => self.init_ended(key, now),
             Owner::Output(key, stream) => self.output_ready(key, stream, now),
             Owner::Input(key) => self.input_ready(key),
+            Owner::Web => {
+                let answers = self.web.read(&mut self.buffer);
+                self.web_answers(answers, now);
+            }
             Owner::Way(key) => self.way_talks(key, now),
         }
         Ok(())
@@ -398,6 +424,8 @@ impl Broker {
         self.conclude_finished(now);
         self.start_queued(now);
         self.serve_places(now);
+        let unsent = self.web.pump();
+        self.web_answers(unsent, now);
         // Before each wait, not after it: nothing more may happen once the last call of a retired zygote is over.
         for (index, place) in self.places.iter_mut().enumerate() {
             let running = self.calls.values().filter(|call| call.place == index).count();

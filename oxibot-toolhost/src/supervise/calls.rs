@@ -12,7 +12,7 @@ use super::life::{Life, PrivateProcesses};
 use super::process::{Guard, Input, Process, Streams, TooMuch};
 use super::spill::Spill;
 use crate::wall::attack::Attack;
-use crate::wire::{FilesWork, Job};
+use crate::wire::{FetchWork, FilesWork, Job};
 
 /// How often a running call says that it is alive.
 pub(crate) const PROGRESS: Duration = Duration::from_secs(1);
@@ -44,6 +44,8 @@ pub(crate) enum Body {
     Process(Box<Process>),
     /// A file tool.
     Files(Option<FilesWork>),
+    /// A web tool.
+    Web(Option<FetchWork>),
 }
 
 /// A program to be, without a deadline yet: that counts from the moment the call leaves the queue.
@@ -111,14 +113,14 @@ impl Call {
     pub(crate) fn process(&self) -> Option<&Process> {
         match &self.body {
             Body::Process(process) => Some(process),
-            Body::Planned(_) | Body::Files(_) => None,
+            Body::Planned(_) | Body::Files(_) | Body::Web(_) => None,
         }
     }
 
     pub(crate) fn process_mut(&mut self) -> Option<&mut Process> {
         match &mut self.body {
             Body::Process(process) => Some(process),
-            Body::Planned(_) | Body::Files(_) => None,
+            Body::Planned(_) | Body::Files(_) | Body::Web(_) => None,
         }
     }
 
@@ -134,7 +136,7 @@ impl Call {
                 };
                 [process.life.due(), process.finish_by(), spill].into_iter().flatten().min()
             }
-            Body::Files(_) => Some(started + self.timeout),
+            Body::Files(_) | Body::Web(_) => Some(started + self.timeout),
         };
         let progress = self.last_progress + PROGRESS;
         Some(own.map_or(progress, |own| own.min(progress)))

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use oxibot_proto::message::{
-    CallNumber, CallResult, Denial, Level, Outcome, Output, Progress, Proven, ToMain,
+    CallNumber, CallResult, Denial, JudgedRule, Judgement, Level, Outcome, Output, Progress, Proven, ToMain,
+    Verdict,
 };
 
 use super::audit::{End, Subject};
@@ -14,7 +15,8 @@ use super::desk::{Owner, Withdrawn};
 use super::explain;
 use super::life::{Event, Reason};
 use super::process::{Guard, Process, Streams};
-use crate::wire::FilesResult;
+use super::web::Asker;
+use crate::wire::{FetchResult, FilesResult};
 
 impl Broker {
     /// Ends one call early.
@@ -27,6 +29,10 @@ impl Broker {
         match &mut call.body {
             Body::Planned(_) => self.conclude(key, Finished::plain(outcome), now),
             Body::Process(_) => self.event(key, Event::End(reason), now),
+            Body::Web(_) => {
+                self.web.withdraw(Asker::Call(key));
+                self.conclude(key, Finished::plain(outcome), now);
+            }
             Body::Files(_) => {
                 let index = call.place;
                 if let Some(place) = self.places.get_mut(index) {
@@ -68,7 +74,7 @@ impl Broker {
             let Some(call) = self.calls.get_mut(&key) else { continue };
             let Some(started) = call.started else { continue };
             let place = call.place;
-            if matches!(call.body, Body::Files(_)) && now >= started + call.timeout {
+            if matches!(call.body, Body::Files(_) | Body::Web(_)) && now >= started + call.timeout {
                 self.end_call(key, Reason::Timeout, now);
                 continue;
             }
@@ -262,6 +268,41 @@ impl Broker {
         };
         self.send(link, &ToMain::CallResult(Box::new(result)), now);
     }
+}
+
+/// The result of a web tool. What the worker says can be no other outcome than these.
+pub(crate) fn web_finished(result: FetchResult) -> Finished {
+    match result {
+        FetchResult::Text { text, total_bytes } => {
+            let output = Output { head: text.into_bytes(), tail: Vec::new(), total_bytes, file: None };
+            Finished { output, ..Finished::plain(Outcome::Completed) }
+        }
+        FetchResult::Denied(denial) => Finished::plain(Outcome::Denied(denial)),
+        FetchResult::Failed(message) => Finished::plain(Outcome::Failed { message }),
+        FetchResult::Allowed | FetchResult::Lost(_) => {
+            let message = "the fetch worker gave an unexpected answer".to_owned();
+            Finished::plain(Outcome::Internal { message })
+        }
+    }
+}
+
+/// What a dry run says of a URL. Without an answer nothing is allowed.
+pub(crate) fn web_judgement(call: CallNumber, result: FetchResult) -> Judgement {
+    let rule =
+        |id: &str, reason: String, alternative: String| JudgedRule { id: id.to_owned(), reason, alternative };
+    let rules = match result {
+        FetchResult::Allowed => Vec::new(),
+        FetchResult::Denied(Denial { rule: id, reason, hint }) => vec![rule(&id, reason, hint)],
+        FetchResult::Failed(message) | FetchResult::Lost(message) => {
+            vec![rule("web.unavailable", message, "see `oxibot doctor`".to_owned())]
+        }
+        FetchResult::Text { .. } => {
+            let reason = "the fetch worker gave an unexpected answer".to_owned();
+            vec![rule("web.unavailable", reason, "see `oxibot doctor`".to_owned())]
+        }
+    };
+    let verdict = if rules.is_empty() { Verdict::Allow } else { Verdict::Block };
+    Judgement { call, verdict, rules, commands: Vec::new() }
 }
 
 /// What a files worker's answer means for the call.

@@ -8,13 +8,14 @@ use oxibot_proto::message::{Level, OutputChunk, Proven, Started, Stream, ToMain}
 use super::audit::SelfAttack;
 use super::broker::Broker;
 use super::calls::{Body, Call, millis};
-use super::conclude::files_finished;
+use super::conclude::{files_finished, web_finished, web_judgement};
 use super::desk::{Answer, Owner};
 use super::explain;
 use super::life::{Do, Event};
 use super::place::{Happened, Place};
 use super::process::{Guard, Process, Streams};
 use super::transfer::Steps;
+use super::web::{self, Answered, Asker};
 use crate::wire::{FilesResult, FilesWork, WallFault};
 
 /// Calls that run at once, of all connections.
@@ -25,17 +26,35 @@ const MAX_RUNNING_HERE: usize = 16;
 impl Broker {
     /// Starts what waits as far as there are slots, oldest first; a full workspace does not hold up another.
     pub(crate) fn start_queued(&mut self, now: Instant) {
-        let mut running = self.calls.values().filter(|call| call.started.is_some()).count();
+        let of_the_web = |call: &Call| matches!(call.body, Body::Web(_));
+        let on_the_web =
+            self.calls.values().filter(|call| call.started.is_some() && of_the_web(call)).count();
+        let waiting: Vec<u64> =
+            self.queue.iter().copied().filter(|key| self.calls.get(key).is_some_and(of_the_web)).collect();
+        for key in waiting.into_iter().take(web::MAX_RUNNING.saturating_sub(on_the_web)) {
+            self.queue.retain(|queued| *queued != key);
+            self.start(key, now);
+        }
+        let mut running =
+            self.calls.values().filter(|call| call.started.is_some() && !of_the_web(call)).count();
         let mut position = 0;
         while running < MAX_RUNNING
             && let Some(key) = self.queue.get(position).copied()
         {
-            let Some(place) = self.calls.get(&key).map(|call| call.place) else {
+            let Some(call) = self.calls.get(&key) else {
                 self.queue.remove(position);
                 continue;
             };
-            let here =
-                self.calls.values().filter(|call| call.place == place && call.started.is_some()).count();
+            if of_the_web(call) {
+                position += 1;
+                continue;
+            }
+            let place = call.place;
+            let here = self
+                .calls
+                .values()
+                .filter(|call| call.place == place && call.started.is_some() && !of_the_web(call))
+                .count();
             if here >= MAX_RUNNING_HERE {
                 position += 1;
                 continue;
@@ -48,6 +67,7 @@ impl Broker {
 
     fn start(&mut self, key: u64, now: Instant) {
         let work_number = self.key();
+        let mut unasked = None;
         let Some(call) = self.calls.get_mut(&key) else { return };
         let Some(place) = self.places.get_mut(call.place) else { return };
         call.started = Some(now);
@@ -67,6 +87,11 @@ impl Broker {
                     place.tools.put(work_number, work, Owner::Call(key));
                 }
             }
+            Body::Web(work) => {
+                if let Some(work) = work.take() {
+                    unasked = self.web.ask(work_number, work, Asker::Call(key));
+                }
+            }
         }
         let started = ToMain::Started(Started {
             call: call.number,
@@ -76,6 +101,19 @@ impl Broker {
         let link = call.link;
         if call.attack.is_none() {
             self.send(link, &started, now);
+        }
+        self.web_answers(unasked.into_iter().collect(), now);
+    }
+
+    /// Answers of the fetch worker go to whoever waits for them.
+    pub(crate) fn web_answers(&mut self, answers: Vec<Answered>, now: Instant) {
+        for (asker, result) in answers {
+            match asker {
+                Asker::Call(key) => self.conclude(key, web_finished(result), now),
+                Asker::DryRun(link, call) => {
+                    self.send(link, &ToMain::Judgement(web_judgement(call, result)), now);
+                }
+            }
         }
     }
 

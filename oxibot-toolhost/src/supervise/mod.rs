@@ -3,8 +3,9 @@
 //! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
 //! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `calls`, `drive` and `conclude` (calls become
 //! results), `network` (the way out of a call that has one), `farewell` (the end). The
-//! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `spill`, `collect`,
-//! `seen`, `sockets`, `workspace`. What a command would do is read in a worker (`reader`), never here. Deliberately absent: an async runtime, threads, the network, any secret, opening a
+//! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `web`, `spill`, `collect`,
+//! `seen`, `sockets`, `workspace`. What a command would do is read in a worker (`reader`), never here. Deliberately absent:
+//! an async runtime, threads, the network, any secret, opening a
 //! path that a model chose, looking into what a program printed.
 
 mod admit;
@@ -40,6 +41,7 @@ mod sockets;
 mod spill;
 mod start;
 mod transfer;
+mod web;
 pub(crate) mod workspace;
 
 use std::ffi::OsString;

@@ -14,10 +14,11 @@ use nix::sys::signal::Signal;
 use oxibot_proto::codec::{self, Decoder};
 use oxibot_proto::message::{JudgedRule, Verdict};
 use oxibot_proto::settings::{Policy, Unknown};
+use oxibot_proto::web::MAX_URL;
 
 use crate::shell::{FromReader, Judged, MAX_COMMANDS, MAX_SCRIPT, ToReader};
 use crate::sys;
-use crate::tools::ToolRequest;
+use crate::tools::{ToolRequest, WebRequest};
 use crate::wall::{Nursery, ShellReader};
 
 /// Longest a verdict may take. Generous beside what it takes, because the machine may be busy; short enough that a
@@ -67,7 +68,13 @@ impl Reader {
     /// What the policy says of a request. File tools are judged by their worker, which resolves the path.
     pub(crate) fn judge(&mut self, nursery: &mut Nursery, request: &ToolRequest) -> Judged {
         match request {
-            ToolRequest::Files(_) => {
+            // Its length is judged here, because it has to get there.
+            ToolRequest::Web(WebRequest::Get { url, .. }) if url.len() > MAX_URL => {
+                let reason = format!("the URL is longer than {MAX_URL} bytes");
+                judged(Verdict::Block, "web.url.length", reason, "use a shorter URL")
+            }
+            // The rest of a URL is judged by the fetch worker, which is who parses it.
+            ToolRequest::Files(_) | ToolRequest::Web(_) => {
                 Judged { verdict: Verdict::Allow, rules: Vec::new(), commands: Vec::new() }
             }
             ToolRequest::Bash { command, .. } if command.len() > MAX_SCRIPT => {

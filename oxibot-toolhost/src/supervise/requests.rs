@@ -36,7 +36,7 @@ impl Broker {
                 Streams::Together { .. } => false,
             },
             Some(Body::Planned(plan)) => !too_large && plan.push_input(data).is_ok(),
-            Some(Body::Files(_)) | None => false,
+            Some(Body::Files(_) | Body::Web(_)) | None => false,
         };
         if legal {
             self.input_ready(key);

@@ -13,8 +13,10 @@ use std::process::{Command, ExitCode, Stdio};
 
 use oxibot_proto::message::Level;
 use oxibot_proto::settings::{
-    Approvals, Audit, Exec, Limits, MAX_TIMEOUT_SECONDS, Policy, Sandbox, ToolhostSettings, Tools,
+    Approvals, Audit, Exec, Limits, MAX_ALLOW_PRIVATE, MAX_TIMEOUT_SECONDS, Policy, Sandbox,
+    ToolhostSettings, Tools, WebAccess,
 };
+use oxibot_proto::web::Exceptions;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -25,13 +27,14 @@ use crate::shell;
 /// Largest configuration file, and largest answer of the child. Prevents a device or a log from being read whole.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// Variables that may override a setting, by the start of their name. Everything else stays out of the child.
-const OVERRIDES: [&str; 6] = [
+const OVERRIDES: [&str; 7] = [
     "OXIBOT_TOOLS__",
     "OXIBOT_SANDBOX__",
     "OXIBOT_LIMITS__",
     "OXIBOT_POLICY__",
     "OXIBOT_APPROVALS__",
     "OXIBOT_AUDIT__",
+    "OXIBOT_WEB__",
 ];
 /// Below this one the search key may be given, which the toolhost must not know.
 const SECRETS: &str = "OXIBOT_TOOLS__WEB__";
@@ -39,7 +42,7 @@ const SECRETS: &str = "OXIBOT_TOOLS__WEB__";
 const WORKSPACE_OVERRIDE: &str = "OXIBOT_AGENTS__DEFAULTS__WORKSPACE";
 
 /// Objects we read. serde would also take an array in their place, by position.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "",
     "/tools",
     "/tools/exec",
@@ -49,6 +52,7 @@ const SECTIONS: [&str; 14] = [
     "/limits",
     "/policy",
     "/policy/unknown",
+    "/web",
     "/limits/senders",
     "/approvals",
     "/audit",
@@ -170,6 +174,7 @@ struct Whole {
     sandbox: Sandbox,
     limits: Limits,
     policy: Policy,
+    web: WebAccess,
     approvals: Approvals,
     audit: Audit,
     agents: AgentsSection,
@@ -237,6 +242,7 @@ fn extract(
         sandbox: whole.sandbox,
         limits: whole.limits,
         policy: whole.policy,
+        web: whole.web,
         approvals: whole.approvals,
         audit: whole.audit,
         workspaces: whole.agents.defaults.workspace.into_iter().collect(),
@@ -434,7 +440,13 @@ fn check(settings: &ToolhostSettings) -> Result<(), SettingsError> {
     if !settings.sandbox.protect.iter().all(inside) {
         return value("sandbox.protect", "its names must be relative and without `..`");
     }
-    Ok(())
+    if settings.web.allow_private.len() > MAX_ALLOW_PRIVATE {
+        return value("web.allowPrivate", "it has too many entries");
+    }
+    match Exceptions::parse(&settings.web.allow_private) {
+        Ok(_) => Ok(()),
+        Err(cause) => value("web.allowPrivate", &cause),
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use super::prove::Proof;
 use super::reader::Reader;
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
+use super::web::Web;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
 use super::{log, process, prove};
 use crate::sys;
@@ -109,9 +110,10 @@ impl<E: Into<StartError>> From<E> for Failed {
 /// Everything from the first instruction to the end of main's connection.
 pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failed> {
     let arguments = arguments::serve(arguments)?;
-    let main = take_descriptors()?;
+    let (main, web) = take_descriptors(arguments.web)?;
     let telling = main.try_clone().map_err(prepare("keep main's socket"))?;
-    let broker = begin(arguments, main).map_err(|error| Failed { told: tell(telling, &error), error })?;
+    let broker =
+        begin(arguments, main, web).map_err(|error| Failed { told: tell(telling, &error), error })?;
     Ok(broker.serve()?)
 }
 
@@ -126,7 +128,7 @@ fn tell(main: OwnedFd, error: &StartError) -> bool {
 }
 
 /// Everything before the first message.
-fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
+fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker, StartError> {
     // Started by descriptor, so the kernel has no better name than its number.
     let _ = nix::sys::prctl::set_name(c"oxibot-toolhost");
     // Ctrl-C in main's terminal cancels a call; it must not end the broker. EPERM: already a session of its own.
@@ -196,7 +198,9 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
     let range = proof.range;
-    let parts = Parts { fixed, nursery, reader, places, main, audit, stop, control, range, signals, listing };
+    let web = Web::new(web);
+    let parts =
+        Parts { fixed, nursery, reader, places, main, web, audit, stop, control, range, signals, listing };
     Ok(Broker::new(parts))
 }
 
@@ -223,16 +227,27 @@ fn told_of(proof: &Result<Proof, Unproven>, wall: &Wall, open: &mut Opened) -> R
     Ok(())
 }
 
-/// Main's socket, with nothing left but it and standard error.
-fn take_descriptors() -> Result<OwnedFd, StartError> {
+/// Main's socket and the one for requests of the web, with nothing left but them and standard error.
+fn take_descriptors(web: bool) -> Result<(OwnedFd, Option<OwnedFd>), StartError> {
     let what = "clean up the descriptors";
     sys::close_from(3).map_err(prepare(what))?;
     let main = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned().map_err(prepare(what))?;
+    let web = web
+        .then(|| std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned())
+        .transpose()
+        .map_err(prepare(what))?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(prepare(what))?;
     nix::unistd::dup2_stdin(&null).map_err(prepare(what))?;
     nix::unistd::dup2_stdout(&null).map_err(prepare(what))?;
-    let is_socket = nix::sys::socket::getsockopt(&main, nix::sys::socket::sockopt::SockType).is_ok();
-    if is_socket { Ok(main) } else { Err(StartError::Arguments(ArgumentsError::NoSocket)) }
+    let is_socket =
+        |fd: &OwnedFd| nix::sys::socket::getsockopt(fd, nix::sys::socket::sockopt::SockType).is_ok();
+    if !is_socket(&main) {
+        return Err(StartError::Arguments(ArgumentsError::NoSocket));
+    }
+    if web.as_ref().is_some_and(|web| !is_socket(web)) {
+        return Err(StartError::Arguments(ArgumentsError::FetchSocket));
+    }
+    Ok((main, web))
 }
 
 fn wanted(arguments: &Serve) -> Result<Wanted, StartError> {
@@ -457,6 +472,7 @@ mod tests {
             workspaces: Vec::new(),
             no_sandbox,
             purpose: Purpose::LongLived,
+            web: false,
             without_namespaces: false,
         };
         assert_eq!(wanted(&arguments(1)).is_err(), geteuid().is_root());

@@ -24,6 +24,10 @@ pub const MAX_CONTENT: usize = 768 * 1024;
 pub const MAX_PATH: usize = 4096;
 /// Longest pattern or glob, in bytes. Compiling one costs memory in proportion to its length.
 pub const MAX_PATTERN: usize = 4096;
+/// Longest search query, in bytes: what the services take.
+pub const MAX_QUERY: usize = 400;
+/// Most results of one search.
+pub const MAX_RESULTS: u64 = 10;
 /// Longest `timeout_s`; the configured limit is applied later and can only be lower.
 pub const MAX_TIMEOUT_S: u64 = 600;
 /// Most levels `list_dir` shows.
@@ -43,6 +47,27 @@ pub enum ToolRequest {
     },
     /// Work for a files worker.
     Files(FilesWork),
+    /// Work for the fetch worker.
+    Web(WebRequest),
+}
+
+/// What is asked of the web, as the model wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WebRequest {
+    /// A page.
+    Get {
+        /// Any text: whether it is a URL, and one that may be asked for, the fetch worker says.
+        url: String,
+        /// First character to show, from 0.
+        offset: u64,
+    },
+    /// A search.
+    Search {
+        /// 1 to [`MAX_QUERY`] bytes.
+        query: String,
+        /// Results asked for, 1 to [`MAX_RESULTS`].
+        count: Option<u32>,
+    },
 }
 
 /// One row of the table.

@@ -17,7 +17,27 @@ pub use name::{HostName, judge_name};
 #[cfg(feature = "url")]
 pub use url::{Target, TargetHost, judge_redirect, judge_url};
 
+use bincode::{Decode, Encode};
+
 use crate::message::Denial;
+use crate::settings::SearchProvider;
+
+/// Longest URL, in bytes: what servers take, and no page is worth more.
+pub const MAX_URL: usize = 8 * 1024;
+
+/// What main leaves for the fetch worker, once, on a socket of their own: the search service and its key. Neither the
+/// supervisor nor a request ever holds it.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SearchService {
+    /// Which service.
+    pub provider: SearchProvider,
+    /// Its address, where it is not the provider's own.
+    pub base_url: Option<String>,
+    /// Key for that address and no other.
+    pub key: Option<String>,
+    /// Results of one search unless it asks for another number.
+    pub max_results: u32,
+}
 
 /// A refusal with the rule's id, as results carry it.
 pub(crate) fn denial(rule: &str, reason: String, hint: &str) -> Denial {

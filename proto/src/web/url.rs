@@ -8,11 +8,8 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use super::{Exceptions, HostName, denial, judge_address, judge_name};
+use super::{Exceptions, HostName, MAX_URL, denial, judge_address, judge_name};
 use crate::message::Denial;
-
-/// Longest URL, in bytes: what servers take, and no page is worth more.
-pub const MAX_URL: usize = 8 * 1024;
 
 const HINT: &str = "give a whole address such as https://example.com/page";
 
