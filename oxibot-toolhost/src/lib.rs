@@ -14,6 +14,7 @@ pub mod facts;
 pub mod fetcher;
 pub mod files;
 pub mod roles;
+pub mod shell;
 pub mod supervise;
 pub mod sys;
 pub mod tools;

@@ -29,6 +29,8 @@ pub struct Needs {
     pub web: bool,
     /// Whether it keeps conversations.
     pub state: State,
+    /// What its toolhost is for.
+    pub purpose: Purpose,
     /// Whether faults are reported as a JSON object.
     pub json: bool,
 }
@@ -94,7 +96,11 @@ pub fn with_toolhost<P>(
 
 /// The toolhost first, then everything else.
 pub(super) fn start(global: &Global, needs: &Needs) -> Result<Ready, Fault> {
-    let options = LaunchOptions { web: needs.web, ..launch_options(global, &needs.workspaces)? };
+    let options = LaunchOptions {
+        web: needs.web,
+        purpose: needs.purpose,
+        ..launch_options(global, &needs.workspaces)?
+    };
     let Started { socket, toolhost, search } = start_toolhost(&options)?;
     let greeted = match greet(socket) {
         Ok(greeted) => greeted,

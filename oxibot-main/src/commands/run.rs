@@ -18,6 +18,7 @@ use crate::broker::{Broker, CallEvent, CallOptions, PendingCall, RunInput};
 use crate::cli::{Global, RunArgs};
 use crate::confine::Network;
 use crate::exit::Exit;
+use crate::launch::Purpose;
 use crate::render::neutral::{self, Streaming};
 use crate::render::report::CallReport;
 use crate::render::terminal::{self, Terminal};
@@ -51,6 +52,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Exit {
         network: Network::None,
         web: false,
         state: State::Unused,
+        purpose: Purpose::OneShot,
         json: false,
     };
     let mut options = CallOptions::new(origin());

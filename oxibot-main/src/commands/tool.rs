@@ -16,6 +16,7 @@ use crate::cli::{CallArgs, Global, ListArgs};
 use crate::confine::Network;
 use crate::exit::Exit;
 use crate::explain;
+use crate::launch::Purpose;
 use crate::render::neutral;
 use crate::render::report::{CallReport, JudgementReport, to_line};
 use crate::render::terminal::Terminal;
@@ -33,6 +34,7 @@ pub(super) fn list(global: &Global, args: &ListArgs) -> Exit {
         network: Network::None,
         web: false,
         state: State::Unused,
+        purpose: Purpose::OneShot,
         json: args.json,
     };
     with_toolhost(
@@ -56,6 +58,7 @@ pub(super) fn call(global: &Global, args: &CallArgs) -> Exit {
         // Only there is it worth the process that waits for it.
         web: args.name.to_str().is_some_and(|name| name.starts_with("web_")),
         state: State::Unused,
+        purpose: if args.dry_run { Purpose::Judge } else { Purpose::OneShot },
         json: args.json,
     };
     let style = progress_style(global, args.json);

@@ -17,7 +17,8 @@ use super::audit::{About, Subject, capped};
 use super::broker::{Broker, Fixed};
 use super::calls::{Body, Call, Finished, Plan, Shape};
 use super::web::Asker;
-use super::{environment, network, policy};
+use super::{environment, network};
+use crate::shell::Judged;
 use crate::tools::{self, ToolRequest, WebRequest};
 use crate::wire::{FetchWork, FilesWork, Job, Sockets};
 
@@ -207,7 +208,7 @@ impl Broker {
         };
         let asked = Asked { about: about(&parsed), ..asked };
         let conversation = conversation(&asked.origin);
-        let judged = policy::judge(&parsed);
+        let judged = self.reader.judge(&mut self.nursery, &parsed);
         let limit = self.fixed.settings.limits.max_timeout_seconds.min(MAX_TIMEOUT_SECONDS);
         let (wanted, body): (Duration, MakeBody) = match parsed {
             ToolRequest::Bash { command, timeout_s, cwd } => {
@@ -320,6 +321,15 @@ impl Broker {
         if self.stop.is_set() {
             return self.refuse(link, &asked, Outcome::Denied(stop_denial()), now);
         }
+        if self.fixed.only_judges {
+            let denial = Denial {
+                rule: "purpose.judge".to_owned(),
+                reason: "this toolhost was started to judge calls and has no wall to run them behind"
+                    .to_owned(),
+                hint: "leave out --dry-run".to_owned(),
+            };
+            return self.refuse(link, &asked, Outcome::Denied(denial), now);
+        }
         if self.range.is_some() {
             return self.refuse(link, &asked, Outcome::Denied(only_attacks()), now);
         }
@@ -410,7 +420,7 @@ impl Broker {
         }
     }
 
-    fn judgement(&self, request: &CallRequest) -> Judgement {
+    fn judgement(&mut self, request: &CallRequest) -> Judgement {
         let block = |id: &str, reason: String, alternative: &str| Judgement {
             call: request.call,
             verdict: Verdict::Block,
@@ -424,7 +434,7 @@ impl Broker {
         if let Err(denial) = self.place_of(request.workspace.as_deref()) {
             return block(&denial.rule, denial.reason, &denial.hint);
         }
-        let policy::Judged { verdict, rules, mut commands } = policy::judge(&parsed);
+        let Judged { verdict, rules, mut commands } = self.reader.judge(&mut self.nursery, &parsed);
         for command in &mut commands {
             *command = capped(command, 4096);
         }

@@ -25,6 +25,7 @@ use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
 use super::log;
 use super::place::{Place, Role};
+use super::reader::Reader;
 use super::sockets::Listing;
 use super::transfer::Transfer;
 use super::web::Web;
@@ -54,6 +55,8 @@ pub(crate) struct Fixed {
     pub(crate) redactor: Redactor,
     /// Attacks profiles that are first used later. `None` without a wall.
     pub(crate) battery: Option<Battery>,
+    /// Started to judge calls: it runs none.
+    pub(crate) only_judges: bool,
     /// Begins every call id: start time and process id, in hex.
     pub(crate) id_prefix: String,
 }
@@ -81,6 +84,8 @@ pub(crate) struct Broker {
     link_ends: BTreeMap<u64, Instant>,
     next_key: u64,
     ending: bool,
+    /// Judges commands.
+    pub(crate) reader: Reader,
     /// Last, so that it is dropped last: it waits for its zygotes, and they for the ends of their sockets above.
     pub(crate) nursery: Nursery,
 }
@@ -116,6 +121,7 @@ enum Owner {
 pub(crate) struct Parts {
     pub(crate) fixed: Fixed,
     pub(crate) nursery: Nursery,
+    pub(crate) reader: Reader,
     pub(crate) places: Vec<Place>,
     pub(crate) main: OwnedFd,
     pub(crate) web: Web,
@@ -130,8 +136,20 @@ pub(crate) struct Parts {
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fixed, nursery, places, main, web, audit, stop, control, range, signals, listing } =
-            parts;
+        let Parts {
+            fixed,
+            nursery,
+            reader,
+            places,
+            main,
+            web,
+            audit,
+            stop,
+            control,
+            range,
+            signals,
+            listing,
+        } = parts;
         let mut broker = Self {
             fixed,
             places,
@@ -151,6 +169,7 @@ impl Broker {
             link_ends: BTreeMap::new(),
             next_key: MAIN,
             ending: false,
+            reader,
             nursery,
         };
         broker.open_link(main, Rights::All);

@@ -4,8 +4,9 @@
 //! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `calls`, `drive` and `conclude` (calls become
 //! results), `network` (the way out of a call that has one), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `web`, `spill`, `collect`,
-//! `seen`, `sockets`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
-//! path that a model chose, deciding anything by what a program printed.
+//! `seen`, `sockets`, `workspace`. What a command would do is read in a worker (`reader`), never here. Deliberately absent: an
+//! async runtime, threads, the network, any secret, opening a path that a model chose, deciding anything by what a
+//! program printed.
 
 mod admit;
 mod arguments;
@@ -29,9 +30,9 @@ mod link;
 mod log;
 mod network;
 mod place;
-mod policy;
 mod process;
 mod prove;
+mod reader;
 mod recorded;
 mod requests;
 mod seen;

@@ -17,7 +17,7 @@ use oxibot_proto::message::{CloseReason, Level, ProtectionState, Proven, ToMain,
 use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::{Audit as AuditSettings, ToolhostSettings};
 
-use super::arguments::{self, ArgumentsError, Serve};
+use super::arguments::{self, ArgumentsError, Purpose, Serve};
 use super::audit::{Audit, SelfAttack, Unwritable};
 use super::battery::Unproven;
 use super::broker::{Broker, Fatal, Fixed, Parts};
@@ -26,6 +26,7 @@ use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
 use super::prove::Proof;
+use super::reader::Reader;
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
 use super::web::Web;
@@ -137,7 +138,10 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
 
     // The nursery first, so that it never holds anything that follows.
     let mut nursery = Nursery::start()?;
+    // Beside it, so that it is ready when the first command comes. Without it commands are blocked, each saying why.
+    let reader = nursery.reader().inspect_err(|fault| log::always(&fault.to_string())).ok();
     let settings = settings::read(arguments.config.as_deref())?;
+    let reader = Reader::new(reader, &settings.policy);
     // Before anything is looked up: a home that comes into being later would lie uncovered in a workspace around it.
     if let Some(home) = &arguments.home {
         workspace::create(home).map_err(prepare("make the home directory"))?;
@@ -161,7 +165,13 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
             Ok(Place::new(workspace, profile, require, now))
         })
         .collect::<Result<_, Refused>>()?;
-    let mut wall = first_wall(&mut places, &mut nursery, require, &settings)?;
+    let only_judges = arguments.purpose == Purpose::Judge;
+    let mut wall = if only_judges {
+        // Nothing will run, so nothing has to hold; and a machine without a wall is told what would be refused.
+        Wall { level: Level::Off, landlock_abi: 0, protections: Vec::new(), proven: None }
+    } else {
+        first_wall(&mut places, &mut nursery, require, &settings)?
+    };
 
     // What is still needed is opened now; afterwards there is no way to open anything.
     let name = start_name();
@@ -179,6 +189,7 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
         redactor,
         null: process::null().map_err(prepare("open /dev/null"))?,
         battery: proof.battery,
+        only_judges,
         settings,
         require,
         id_prefix: name,
@@ -192,7 +203,8 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     let (audit, control) = (open.audit, open.control);
     let range = proof.range;
     let web = Web::new(web);
-    let parts = Parts { fixed, nursery, places, main, web, audit, stop, control, range, signals, listing };
+    let parts =
+        Parts { fixed, nursery, reader, places, main, web, audit, stop, control, range, signals, listing };
     Ok(Broker::new(parts))
 }
 
@@ -463,7 +475,7 @@ mod tests {
             home: None,
             workspaces: Vec::new(),
             no_sandbox,
-            purpose: arguments::Purpose::LongLived,
+            purpose: Purpose::LongLived,
             web: false,
             without_namespaces: false,
         };

@@ -218,7 +218,8 @@ impl Host {
             workspace: None,
             timeout_ms: None,
             origin: origin(),
-            approved_at_terminal: false,
+            // What is tested here is what comes after a yes.
+            approved_at_terminal: true,
         }
     }
 
