@@ -27,7 +27,7 @@ pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
         network: Network::Connect,
         web: true,
         state: State::Used,
-        purpose: Purpose::LongLived,
+        purpose: if args.message.is_some() { Purpose::OneShot } else { Purpose::LongLived },
         json: args.json,
     };
     let terminal = Terminal::detect(global.plain);

@@ -16,6 +16,7 @@ use crate::config::{ChannelState, Config, Loaded, WorkspaceScope};
 use crate::confine::Network;
 use crate::exit::Exit;
 use crate::gateway::{self, Door, Listener, Setup};
+use crate::launch::Purpose;
 use crate::render::terminal;
 use crate::repl;
 use crate::store::lock_gateway;
@@ -46,6 +47,7 @@ pub(super) fn run(global: &Global) -> Exit {
         state: State::Used,
         json: false,
         web: true,
+        purpose: Purpose::LongLived,
     };
     let (tell, ending) = watch::channel(false);
     under_launcher(

@@ -157,7 +157,8 @@ pub(super) fn start_for_attack(global: &Global) -> Result<(Greeted, Toolhost), F
 
 /// A toolhost whose calls search for decoys, in a workspace made for that.
 pub(super) fn start_for_decoys(global: &Global, workspace: &Path) -> Result<(Greeted, Toolhost), Fault> {
-    let (socket, toolhost) = start_toolhost(&launch_options(global, &[typed_directory(workspace)])?)?;
+    let options = launch_options(global, &[typed_directory(workspace)])?;
+    let Started { socket, toolhost, .. } = start_toolhost(&options)?;
     match greet(socket) {
         Ok(greeted) => Ok((greeted, toolhost)),
         Err(refusal) => Err(refusal.explain(global, toolhost)),
