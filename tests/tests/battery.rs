@@ -184,14 +184,17 @@ fn every_forgery_of_the_record_is_ignored_and_said() {
     // Another key: what the old one wrote counts no more.
     std::fs::remove_file(fixture.home().join("audit/key")).unwrap();
     assert_eq!(call(&fixture).0["proven"], "start");
-    // A key that others can read is not used, nor replaced.
+    // A key that others can read is not used, nor replaced: without one nothing can be recorded, so nothing runs.
     let key = fixture.home().join("audit/key");
+    let before = std::fs::read(&key).unwrap();
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     for _ in 0..2 {
-        let (result, said) = call(&fixture);
-        assert_eq!(result["proven"], "start");
-        assert!(said.contains("chmod 600"), "{said}");
+        let (result, status) = fixture.tool("bash", &json!({"command": "echo hi"}));
+        let message = result["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("chmod 600"), "{result}");
+        assert_eq!(status, Some(78));
     }
+    assert_eq!(std::fs::read(&key).unwrap(), before);
 }
 
 #[test]

@@ -27,10 +27,15 @@ impl Scene {
         assert_eq!(trouble, None);
         let mut chain = Chain::begin(&self.key, name);
         for (index, events) in parts.iter().enumerate() {
-            let file = if index == 0 { format!("{name}.jsonl") } else { format!("rotated/{name}.{}.jsonl", index + 1) };
+            let file = if index == 0 {
+                format!("{name}.jsonl")
+            } else {
+                format!("rotated/{name}.{}.jsonl", index + 1)
+            };
             let mut file = File::create(self.path(&file)).unwrap();
             for event in *events {
-                let body = serde_json::json!({ "heads": if *event == "open" { heads.clone() } else { Vec::new() } });
+                let body =
+                    serde_json::json!({ "heads": if *event == "open" { heads.clone() } else { Vec::new() } });
                 file.write_all(&chain.seal("t".into(), event, body).unwrap()).unwrap();
             }
         }
@@ -112,7 +117,7 @@ fn tail_cut_off_before_a_rotation_is_found() {
     let short: String = whole.split_inclusive('\n').take(2).collect();
     std::fs::write(scene.path("a.jsonl"), &short).unwrap();
     assert!(scene.bad().starts_with("a.2.jsonl:1: "), "{}", scene.bad());
-    std::fs::write(scene.path("a.jsonl"), &whole[..whole.len() - 5]).unwrap();
+    std::fs::write(scene.path("a.jsonl"), &whole.as_bytes()[..whole.len() - 5]).unwrap();
     assert!(scene.bad().contains("a.jsonl:3: the line is torn, and the chain goes on"), "{}", scene.bad());
     std::fs::write(scene.path("a.jsonl"), &whole).unwrap();
     assert_eq!(scene.verify().bad, None, "the control");

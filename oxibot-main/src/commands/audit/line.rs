@@ -117,7 +117,7 @@ impl Record {
 /// What `--since` means: a while ago, or a time.
 pub(super) fn since(text: &str, now: SystemTime) -> Option<SystemTime> {
     match super::duration(text) {
-        Some(ago) => Some(now.checked_sub(ago).unwrap_or(UNIX_EPOCH)),
+        Some(ago) => Some(now.checked_sub(ago).map_or(UNIX_EPOCH, |time| time.max(UNIX_EPOCH))),
         None => instant(text),
     }
 }
