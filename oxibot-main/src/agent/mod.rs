@@ -6,6 +6,7 @@
 
 pub mod acting;
 mod asking;
+pub mod consent;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod hands;

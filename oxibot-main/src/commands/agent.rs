@@ -22,7 +22,7 @@ use crate::model::OfferedTool;
 use crate::provider::{self, ConnectOptions, Opened, Provider, ProviderSettings, Recorder, Replay};
 use crate::render::report::error_object;
 use crate::render::terminal::{self, Terminal};
-use crate::repl::{self, Desk, OpenMind, Screen, screen::Detail};
+use crate::repl::{self, AtTerminal, Desk, OpenMind, Screen, screen::Detail};
 use crate::store::{Expiry, Store};
 
 /// How long cancelled calls may take to answer. The toolhost ends a call's processes at once and then looks for up to
@@ -166,10 +166,16 @@ async fn desk(
         .await
         .map_err(|error| Unready::new(Exit::TryAgain, "toolhost", &format!("{error}; try again")))?;
     let hello = broker.hello();
-    let origin = Origin { who, channel: "terminal".to_owned(), session: session.clone() };
+    let origin = Origin { who: who.clone(), channel: "terminal".to_owned(), session: session.clone() };
+    let detail = if args.json { Detail::Remarks } else { Detail::All };
+    let screen = Arc::new(Screen::new(terminal, detail));
+    let mut acting = Acting::new(broker.clone(), origin, None);
+    if AtTerminal::possible() {
+        acting = acting.asking(Arc::new(AtTerminal::new(Arc::clone(&screen), who)));
+    }
     let agent = Agent {
         store,
-        hands: Arc::new(Acting::new(broker.clone(), origin, None)),
+        hands: Arc::new(acting),
         mind,
         tool_names: specs
             .iter()
@@ -181,8 +187,6 @@ async fn desk(
         level: hello.wall.level.name().to_owned(),
         expiry,
     };
-    let detail = if args.json { Detail::Remarks } else { Detail::All };
-    let screen = Screen::new(terminal, detail);
     Ok((Desk { agent, terms, session, open_mind, vision, screen }, args.message))
 }
 

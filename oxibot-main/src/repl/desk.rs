@@ -31,7 +31,7 @@ pub struct Desk {
     /// Whether the model sees, when the person said so; otherwise it is known by name.
     pub vision: Option<bool>,
     /// What is shown.
-    pub screen: Screen,
+    pub screen: Arc<Screen>,
 }
 
 impl std::fmt::Debug for Desk {
@@ -96,7 +96,7 @@ impl Desk {
         // One that came at the prompt was meant for the prompt.
         while interrupts.next().now_or_never().is_some() {}
         let (cancel, mut inbox) = mpsc::channel(4);
-        let turn = self.agent.turn(session, &self.terms, message, &self.screen, &mut inbox);
+        let turn = self.agent.turn(session, &self.terms, message, self.screen.as_ref(), &mut inbox);
         tokio::pin!(turn);
         loop {
             tokio::select! {

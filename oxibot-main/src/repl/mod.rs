@@ -4,6 +4,7 @@
 //! own thread, `once` is `agent -m`, `conversation` the prompt's loop. Nothing here talks to a vendor or to the toolhost.
 
 mod command;
+pub mod consent;
 mod conversation;
 mod desk;
 mod once;
@@ -12,6 +13,7 @@ pub mod screen;
 pub mod table;
 
 pub use conversation::converse;
+pub use consent::AtTerminal;
 pub use desk::{Desk, OpenMind, exit_of, exit_of_error};
 pub use once::once;
 pub use screen::Screen;

@@ -15,6 +15,7 @@ use oxibot_proto::message::{CloseReason, Level, Stream, ToMain, ToolhostHello, W
 use oxibot_proto::settings::ToolhostSettings;
 use oxibot_proto::state::Stage;
 
+use super::approvals::Approvals;
 use super::attacks::Range;
 use super::audit::Audit;
 use super::battery::Battery;
@@ -24,6 +25,7 @@ use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
 use super::log;
 use super::place::{Place, Role};
+use super::senders::Senders;
 use super::sockets::Listing;
 use super::transfer::Transfer;
 use crate::wall::Nursery;
@@ -65,6 +67,13 @@ pub(crate) struct Broker {
     pub(crate) transfers: BTreeMap<u64, (u64, usize, Transfer)>,
     pub(crate) audit: Audit,
     pub(crate) stop: StopSwitch,
+    /// When a stop was last looked for while something ran.
+    pub(crate) stop_looked: Instant,
+    /// Calls that wait for a person.
+    pub(crate) approvals: Approvals,
+    pub(crate) senders: Senders,
+    /// The kernel's random numbers, opened before we shut ourselves in.
+    pub(crate) random: File,
     pub(crate) log: log::Limited,
     pub(crate) listing: Listing,
     pub(crate) buffer: Vec<u8>,
@@ -117,12 +126,16 @@ pub(crate) struct Parts {
     pub(crate) range: Option<Range>,
     pub(crate) signals: SignalFd,
     pub(crate) listing: Listing,
+    pub(crate) approvals: Approvals,
+    pub(crate) senders: Senders,
+    pub(crate) random: File,
 }
 
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing } = parts;
+        let Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing, .. } = parts;
+        let (approvals, senders, random) = (parts.approvals, parts.senders, parts.random);
         let mut broker = Self {
             fixed,
             places,
@@ -132,6 +145,10 @@ impl Broker {
             transfers: BTreeMap::new(),
             audit,
             stop,
+            stop_looked: Instant::now(),
+            approvals,
+            senders,
+            random,
             log: log::Limited::default(),
             listing,
             buffer: vec![0; BUFFER],
@@ -376,6 +393,7 @@ impl Broker {
 
     fn drop_link(&mut self, key: u64, now: Instant) {
         self.links.remove(&key);
+        self.approvals.forget(key);
         self.link_ends.remove(&key);
         self.abandon_calls(key, now);
         self.ending |= key == MAIN;
@@ -419,6 +437,7 @@ impl Broker {
         for key in ended {
             self.drop_link(key, now);
         }
+        self.obey_stop(now);
         self.tick_calls(now);
         if let Err(error) = self.audit.tick(now) {
             self.log.line(&error.to_string(), now);

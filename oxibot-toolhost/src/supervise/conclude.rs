@@ -177,6 +177,7 @@ impl Broker {
                 violations,
                 usage: conclusion.usage,
                 view,
+                approval: None,
             };
             self.conclude(key, finished, now);
         }
@@ -252,6 +253,7 @@ impl Broker {
             duration_ms: millis(duration),
             usage: finished.usage,
             view: finished.view,
+            approval: finished.approval,
         };
         self.send(link, &ToMain::CallResult(Box::new(result)), now);
     }

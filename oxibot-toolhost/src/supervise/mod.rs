@@ -1,13 +1,16 @@
 //! The supervisor: small, synchronous, single-threaded. It judges a call, has it started, watches it and ends it.
 //!
 //! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
-//! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `calls`, `drive` and `conclude` (calls become
+//! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `approvals`, `answer` and `whole` (a
+//! person's yes), `senders` (how much one may ask for), `calls`, `drive` and `conclude` (calls become
 //! results), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `spill`, `collect`,
 //! `seen`, `sockets`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
 //! path that a model chose, looking into what a program printed.
 
 mod admit;
+mod answer;
+mod approvals;
 mod arguments;
 mod attacks;
 mod audit;
@@ -34,11 +37,13 @@ mod prove;
 mod recorded;
 mod requests;
 mod seen;
+mod senders;
 mod settings;
 mod sockets;
 mod spill;
 mod start;
 mod transfer;
+mod whole;
 pub(crate) mod workspace;
 
 use std::ffi::OsString;

@@ -10,6 +10,8 @@ use crate::tools::ToolRequest;
 
 /// `bash -c` inside `bash -c` is followed this deep.
 const MAX_DEPTH: u8 = 3;
+/// The one rule that asks instead of refusing.
+const ASKED: &str = "git.force-push";
 /// Commands reported by a dry run.
 const MAX_REPORTED: usize = 64;
 
@@ -39,7 +41,11 @@ fn judge_command(command: &str) -> Judged {
     }
     judge_text(command, 0, &mut rules, &mut commands);
     rules.dedup();
-    let verdict = if rules.is_empty() { Verdict::Allow } else { Verdict::Block };
+    let verdict = match rules.iter().all(|rule| rule.id == ASKED) {
+        true if rules.is_empty() => Verdict::Allow,
+        true => Verdict::Ask,
+        false => Verdict::Block,
+    };
     Judged { verdict, rules, commands }
 }
 
@@ -112,6 +118,12 @@ fn judge_words(words: &[String]) -> Option<JudgedRule> {
         }) =>
         {
             Some(rule("shell.dd-device", "it overwrites a device", "write to a file of the workspace"))
+        }
+        "git"
+            if arguments.first() == Some(&"push")
+                && arguments.iter().any(|a| matches!(*a, "--force" | "-f")) =>
+        {
+            Some(rule(ASKED, "it overwrites what others pushed", "push with --force-with-lease"))
         }
         name if name == "mkfs" || name.starts_with("mkfs.") => Some(rule(
             "shell.mkfs",
@@ -201,6 +213,7 @@ mod tests {
             ("echo x > /dev/sda", "shell.device-write"),
             ("cat x >>/dev/nvme0n1", "shell.device-write"),
             ("shutdown -h now", "shell.power"),
+            ("git push --force", "git.force-push"),
             ("true; systemctl reboot", "shell.power"),
             (":(){ :|:& };:", "shell.fork-bomb"),
         ] {

@@ -16,6 +16,7 @@ use oxibot_proto::codec;
 use oxibot_proto::message::{CloseReason, Level, ProtectionState, Proven, ToMain, Wall};
 use oxibot_proto::settings::{Audit as AuditSettings, ToolhostSettings};
 
+use super::approvals::Approvals;
 use super::arguments::{self, ArgumentsError, Serve};
 use super::audit::{Audit, SelfAttack, Unwritable};
 use super::battery::Unproven;
@@ -25,6 +26,8 @@ use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
 use super::prove::Proof;
+use super::recorded::digest_of_parts;
+use super::senders::Senders;
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
@@ -156,6 +159,12 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     wall.proven = places.first().and_then(Place::proven);
     told_of(&proof, &wall, &mut open)?;
     let proof = proof?;
+    let policy = serde_json::to_vec(&settings).map_err(prepare("number the policy"))?;
+    let policy = digest_of_parts(&[env!("CARGO_PKG_VERSION").as_bytes(), &policy]);
+    let approvals = Approvals::new(settings.approvals.mode, policy);
+    let random = File::open("/dev/urandom").map_err(prepare("open /dev/urandom"))?;
+    let senders = Senders::open(around.home.as_deref(), settings.limits.senders)
+        .map_err(prepare("open the count of calls"))?;
     let fixed = Fixed {
         machine: Machine::look(),
         null: process::null().map_err(prepare("open /dev/null"))?,
@@ -172,7 +181,21 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let stop = StopSwitch::new(open.run, open.home);
     let (audit, control) = (open.audit, open.control);
     let range = proof.range;
-    let parts = Parts { fixed, nursery, places, main, audit, stop, control, range, signals, listing };
+    let parts = Parts {
+        fixed,
+        nursery,
+        places,
+        main,
+        audit,
+        stop,
+        control,
+        range,
+        signals,
+        listing,
+        approvals,
+        senders,
+        random,
+    };
     Ok(Broker::new(parts))
 }
 
