@@ -2,9 +2,9 @@
 
 use oxibot_proto::codec::{Decoder, frame};
 use oxibot_proto::message::{
-    ApprovalAnswer, ApprovalOutcome, Approved, Asks, AttackDone, AttackResult, Attacked, CallNumber, CallRequest,
-    CallResult, Denial, Level, Origin, Outcome, Output, PendingApproval, RunRequest, StdinChunk, ToMain,
-    ToToolhost, Usage,
+    ApprovalAnswer, ApprovalOutcome, Approved, Asks, AttackDone, AttackResult, Attacked, CallNumber,
+    CallRequest, CallResult, Denial, Level, Origin, Outcome, Output, PendingApproval, RunRequest, StdinChunk,
+    ToMain, ToToolhost, Usage,
 };
 use oxibot_proto::settings::Limits;
 use oxibot_proto::view::{Network, Rest, Temporary, View};
@@ -20,13 +20,16 @@ fn to_toolhost() -> impl Strategy<Value = ToToolhost> {
         Just(ToToolhost::Status),
         Just(ToToolhost::Attack),
         Just(ToToolhost::ListApprovals),
-        (".{0,20}", any::<bool>(), ".{0,20}")
-            .prop_map(|(id, yes, by)| ToToolhost::Approve(ApprovalAnswer { id, yes, by })),
+        (".{0,20}", any::<bool>(), ".{0,20}").prop_map(|(id, yes, by)| ToToolhost::Approve(ApprovalAnswer {
+            id,
+            yes,
+            by
+        })),
         any::<u64>().prop_map(|n| ToToolhost::Cancel(CallNumber(n))),
         (any::<u64>(), prop::collection::vec(any::<u8>(), 0..2000))
             .prop_map(|(n, data)| ToToolhost::Stdin(StdinChunk { call: CallNumber(n), data })),
-        (any::<u64>(), ".{0,30}", ".{0,300}", any::<Option<u64>>(), origin(), prop::option::of(".{0,20}")).prop_map(
-            |(n, tool, arguments, timeout_ms, origin, approval)| {
+        (any::<u64>(), ".{0,30}", ".{0,300}", any::<Option<u64>>(), origin(), prop::option::of(".{0,20}"))
+            .prop_map(|(n, tool, arguments, timeout_ms, origin, approval)| {
                 ToToolhost::Call(CallRequest {
                     call: CallNumber(n),
                     tool,
@@ -36,8 +39,7 @@ fn to_toolhost() -> impl Strategy<Value = ToToolhost> {
                     origin,
                     approval,
                 })
-            }
-        ),
+            }),
         (any::<u64>(), prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..10), origin())
             .prop_map(|(n, argv, origin)| {
                 ToToolhost::Run(RunRequest {

@@ -87,7 +87,11 @@ fn granted(fixture: &Fixture, more: &[&str], mark: &str) -> (Peer, String) {
 
 #[track_caller]
 fn assert_denied(result: &CallResult, rule: &str) {
-    assert!(matches!(&result.outcome, Outcome::Denied(denial) if denial.rule == rule), "{:?}", result.outcome);
+    assert!(
+        matches!(&result.outcome, Outcome::Denied(denial) if denial.rule == rule),
+        "{:?}",
+        result.outcome
+    );
 }
 
 fn configure(fixture: &Fixture, text: &Value) -> String {
@@ -275,7 +279,11 @@ fn command_line_asks_with_approve_without_and_dry() {
     assert!(!ran(&fixture, "mark"));
     let approved = call("--approve");
     let result: Value = serde_json::from_slice(&approved.stdout).unwrap();
-    assert_eq!((result["outcome"].as_str(), approved.status.code()), (Some("completed"), Some(0)), "{result}");
+    assert_eq!(
+        (result["outcome"].as_str(), approved.status.code()),
+        (Some("completed"), Some(0)),
+        "{result}"
+    );
     assert!(ran(&fixture, "mark"));
 }
 
@@ -285,7 +293,13 @@ fn terminal_shows_the_whole_call_and_takes_a_clear_yes_only() {
         let fixture = Fixture::new();
         let plain = fixture.oxibot();
         let mut command = Command::new(plain.get_program());
-        command.args(plain.get_args()).args(["tool", "call", "bash", &asked("mark").to_string(), "--workspace"]);
+        command.args(plain.get_args()).args([
+            "tool",
+            "call",
+            "bash",
+            &asked("mark").to_string(),
+            "--workspace",
+        ]);
         command.arg(fixture.workspace()).env_clear().env("HOME", fixture.root()).env("TERM", "dumb");
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
         let mut person = spawn_command(command, Some(PATIENCE)).unwrap();

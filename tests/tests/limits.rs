@@ -35,7 +35,8 @@ fn limited(fixture: &Fixture, senders: &Value) -> Peer {
 fn recorded(home: &Path, event: &str) -> usize {
     let chains = std::fs::read_dir(home.join("audit")).unwrap().map(|entry| entry.unwrap().path());
     let logs = chains.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    logs.map(|path| std::fs::read_to_string(path).unwrap().matches(&format!("\"event\":\"{event}\"")).count()).sum()
+    logs.map(|path| std::fs::read_to_string(path).unwrap().matches(&format!("\"event\":\"{event}\"")).count())
+        .sum()
 }
 
 #[test]
@@ -49,12 +50,19 @@ fn burst_is_granted_then_the_sender_waits_and_others_do_not() {
         let result = call_of(&mut peer, "ada", "telegram");
         let denial = denied(&result).unwrap();
         assert_eq!(denial.rule, "limits.callsPerMinute");
-        assert!(denial.reason.contains("1 calls a minute") && denial.hint.contains("try again in"), "{denial:?}");
+        assert!(
+            denial.reason.contains("1 calls a minute") && denial.hint.contains("try again in"),
+            "{denial:?}"
+        );
     }
     assert_eq!(recorded(&fixture.home(), "rate_limited"), 1, "told once, not each time");
     assert_eq!(call_of(&mut peer, "bob", "telegram").outcome, Outcome::Completed);
     for _ in 0..10 {
-        assert_eq!(call_of(&mut peer, "ada", "terminal").outcome, Outcome::Completed, "the terminal is not limited");
+        assert_eq!(
+            call_of(&mut peer, "ada", "terminal").outcome,
+            Outcome::Completed,
+            "the terminal is not limited"
+        );
     }
 }
 

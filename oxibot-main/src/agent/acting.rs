@@ -191,7 +191,8 @@ fn not_asked(error: &BrokerError) -> CallEnding {
 fn refused(result: &CallResult, why: &str) -> CallEnding {
     let mut ending = ending(result, None);
     ending.outcome = "denied".to_owned();
-    ending.summary = ending.summary.replacen("outcome: needs_approval", &format!("outcome: denied, {why}"), 1);
+    ending.summary =
+        ending.summary.replacen("outcome: needs_approval", &format!("outcome: denied, {why}"), 1);
     ending
 }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use oxibot_proto::codec::{self, Decoder};
 use oxibot_proto::message::{
-    ApprovalAnswer, Approved, CallNumber, CallRequest, CallResult, FileChunk, GetRequest, PutRequest, StopScope, Stopped, ToMain,
-    ToToolhost, ToolSpec, ToolhostHello, ToolhostStatus, TransferEnd,
+    ApprovalAnswer, Approved, CallNumber, CallRequest, CallResult, FileChunk, GetRequest, PutRequest,
+    StopScope, Stopped, ToMain, ToToolhost, ToolSpec, ToolhostHello, ToolhostStatus, TransferEnd,
 };
 use oxibot_proto::state::Stage;
 use tokio::io::Interest;

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use oxibot_proto::message::{
     Approved, CHUNK_WINDOW, CallNumber, CallResult, FileChunk, Judgement, MAX_APPROVALS, MAX_CHUNK, Outcome,
-    Output, Stopped, ToMain,
-    ToolSpec, ToolhostHello, ToolhostStatus, TransferEnd,
+    Output, Stopped, ToMain, ToolSpec, ToolhostHello, ToolhostStatus, TransferEnd,
 };
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -67,7 +66,6 @@ pub(super) struct Ledger {
 
 /// Approvals whose answer came before anybody waited. More than can be pending are none of ours.
 const MOST_SAID: usize = MAX_APPROVALS;
-
 
 impl Ledger {
     pub(super) fn call(&mut self, number: CallNumber, tool: String, run: bool, pending: Pending) {

@@ -21,8 +21,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use oxibot_proto::codec::EncodeError;
 use oxibot_proto::message::{
-    ApprovalAnswer, ApprovalOutcome, CallNumber, CallRequest, CloseReason, Judgement, MAX_ARGUMENTS, Origin, RunRequest, StopScope, Stopped,
-    ToToolhost, ToolSpec, ToolhostHello, ToolhostStatus,
+    ApprovalAnswer, ApprovalOutcome, CallNumber, CallRequest, CloseReason, Judgement, MAX_ARGUMENTS, Origin,
+    RunRequest, StopScope, Stopped, ToToolhost, ToolSpec, ToolhostHello, ToolhostStatus,
 };
 use tokio::sync::oneshot;
 

@@ -29,9 +29,7 @@ pub(super) fn run(global: &Global, command: &ApprovalsCommand) -> Exit {
         ApprovalsCommand::List(args) => list(&paths.home, args.json),
         ApprovalsCommand::Approve { id } => answer(&paths.home, id, true),
         ApprovalsCommand::Deny { id } => answer(&paths.home, id, false),
-        ApprovalsCommand::Always(args) => {
-            always(&paths, args).unwrap_or_else(|fault| fault.report(false))
-        }
+        ApprovalsCommand::Always(args) => always(&paths, args).unwrap_or_else(|fault| fault.report(false)),
     }
 }
 
@@ -99,11 +97,16 @@ fn answer(home: &Path, id: &str, yes: bool) -> Exit {
     let (all, _reached) = waiting(home);
     let Some((socket, pending)) = all.into_iter().find(|(_, pending)| pending.id == id) else {
         let shown = neutral::line(id, 40);
-        return Fault::new(Exit::Failed, "approval", format!("cannot answer {shown}: no call waits under this id"))
-            .with_hint("`oxibot approvals list` shows what waits; an answer counts once, for 10 minutes")
-            .report(false);
+        return Fault::new(
+            Exit::Failed,
+            "approval",
+            format!("cannot answer {shown}: no call waits under this id"),
+        )
+        .with_hint("`oxibot approvals list` shows what waits; an answer counts once, for 10 minutes")
+        .report(false);
     };
-    let request = ToToolhost::Approve(ApprovalAnswer { id: id.to_owned(), yes, by: super::tool::origin().who });
+    let request =
+        ToToolhost::Approve(ApprovalAnswer { id: id.to_owned(), yes, by: super::tool::origin().who });
     let said = match control::ask(&socket, &request, ToMain::into_approved) {
         Ok(Some(approved)) => approved.outcome,
         Ok(None) => ApprovalOutcome::Void { reason: "its toolhost has ended".to_owned() },
@@ -112,10 +115,12 @@ fn answer(home: &Path, id: &str, yes: bool) -> Exit {
     match said {
         ApprovalOutcome::Granted => super::print(&format!("approved, once:\n{}", described(&pending))),
         ApprovalOutcome::Refused => super::print(&format!("denied:\n{}", described(&pending))),
-        ApprovalOutcome::Void { reason } => {
-            Fault::new(Exit::Failed, "approval", format!("cannot answer {id}: {}", neutral::line(&reason, 400)))
-                .report(false)
-        }
+        ApprovalOutcome::Void { reason } => Fault::new(
+            Exit::Failed,
+            "approval",
+            format!("cannot answer {id}: {}", neutral::line(&reason, 400)),
+        )
+        .report(false),
     }
 }
 
@@ -225,7 +230,8 @@ mod tests {
 
     #[test]
     fn rule_is_added_once_and_the_rest_stays() {
-        let before = json!({"agents": {"defaults": {"model": "m"}}, "policy": {"overrides": [{"rule": "x"}]}});
+        let before =
+            json!({"agents": {"defaults": {"model": "m"}}, "policy": {"overrides": [{"rule": "x"}]}});
         let after = with_rule(before.clone(), "git.force-push", Some("git push --force wip")).unwrap();
         assert_eq!(after["agents"], before["agents"]);
         assert_eq!(

@@ -80,7 +80,7 @@ fn stage(lines: impl IntoIterator<Item = Said>) -> Stage {
             }
         }),
         vision: None,
-        screen,
+        screen: screen.into(),
     };
     Stage { desk, mind, out, err, _dir: dir }
 }

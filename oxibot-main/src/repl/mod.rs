@@ -12,8 +12,8 @@ mod prompt;
 pub mod screen;
 pub mod table;
 
-pub use conversation::converse;
 pub use consent::AtTerminal;
+pub use conversation::converse;
 pub use desk::{Desk, OpenMind, exit_of, exit_of_error};
 pub use once::once;
 pub use screen::Screen;

@@ -73,10 +73,12 @@ impl Broker {
         let AskGate { denial, claimed, arguments, whole } = gate;
         let denied = |denial| Refusal { outcome: Outcome::Denied(denial), approval: None };
         if !self.approvals.possible() {
-            let reason = format!("{}; it would need a person's yes, and approvals.mode is deny", denial.reason);
+            let reason =
+                format!("{}; it would need a person's yes, and approvals.mode is deny", denial.reason);
             return Err(denied(Denial { reason, ..denial }));
         }
-        let workspace = self.places.get(place).map(|place| place.workspace.path.to_string_lossy().into_owned());
+        let workspace =
+            self.places.get(place).map(|place| place.workspace.path.to_string_lossy().into_owned());
         let workspace = workspace.unwrap_or_default();
         let exact =
             Exact { tool: &asked.tool, arguments: &arguments, workspace: &workspace, origin: &asked.origin };
@@ -142,8 +144,7 @@ impl Broker {
                 let by = capped(&answer.by, MAX_CLAIM);
                 let event = if answer.yes { "approval_granted" } else { "approval_denied" };
                 self.note(event, Told { approval: &id, tool: &tool, rule: &rule, by: &by, via }, now);
-                let outcome =
-                    if answer.yes { ApprovalOutcome::Granted } else { ApprovalOutcome::Refused };
+                let outcome = if answer.yes { ApprovalOutcome::Granted } else { ApprovalOutcome::Refused };
                 if whose != link {
                     let told = Approved { id: id.clone(), outcome: outcome.clone() };
                     self.send(whose, &ToMain::Approved(told), now);
@@ -197,7 +198,10 @@ fn unredeemed(why: Unredeemed) -> Denial {
 fn too_long(denial: &Denial) -> Denial {
     Denial {
         rule: "approval.too-long".to_owned(),
-        reason: format!("{} (rule {}), and the call is too long to be shown whole", denial.reason, denial.rule),
+        reason: format!(
+            "{} (rule {}), and the call is too long to be shown whole",
+            denial.reason, denial.rule
+        ),
         hint: "write it to a file in pieces, or make a shorter call".to_owned(),
     }
 }

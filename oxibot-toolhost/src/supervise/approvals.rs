@@ -80,7 +80,9 @@ impl Void {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Unknown => "no call waits under this id: it was answered, has expired, or never was",
-            Self::NotYours => "approvals.mode is out-of-band: an administrator answers, with `oxibot approvals`",
+            Self::NotYours => {
+                "approvals.mode is out-of-band: an administrator answers, with `oxibot approvals`"
+            }
         }
     }
 }
@@ -239,7 +241,9 @@ pub(crate) fn canonical(arguments: &str) -> String {
                     map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
                 serde_json::Value::Object(map.into_iter().collect())
             }
-            serde_json::Value::Array(items) => serde_json::Value::Array(items.into_iter().map(sorted).collect()),
+            serde_json::Value::Array(items) => {
+                serde_json::Value::Array(items.into_iter().map(sorted).collect())
+            }
             other => other,
         }
     }

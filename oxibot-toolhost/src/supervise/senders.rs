@@ -259,7 +259,11 @@ mod tests {
         let later = now + Duration::from_secs(3);
         assert_eq!(taken(&mut senders, &ada, 20, later, time), 3);
         let much_later = now + Duration::from_secs(3600);
-        assert_eq!(taken(&mut senders, &ada, 20, much_later, time), 5, "it fills to the burst and no further");
+        assert_eq!(
+            taken(&mut senders, &ada, 20, much_later, time),
+            5,
+            "it fills to the burst and no further"
+        );
     }
 
     #[test]

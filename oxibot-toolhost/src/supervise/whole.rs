@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn edit_is_shown_as_a_diff() {
-        let shown = text("edit_file", r#"{"path":"p","old_text":"a\nb\n","new_text":"c","replace_all":true}"#);
+        let shown =
+            text("edit_file", r#"{"path":"p","old_text":"a\nb\n","new_text":"c","replace_all":true}"#);
         assert_eq!(shown.unwrap(), "edit p, wherever it stands\n-a\n-b\n+c\n(no newline at the end)\n");
     }
 
