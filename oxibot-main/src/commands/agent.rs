@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oxibot_proto::message::{Origin, ToolSpec};
+use oxibot_proto::settings::Senders;
 
 use crate::agent::acting::Acting;
+use crate::agent::allowance::{Allowance, Sender};
 use crate::agent::hands::Mind;
 use crate::agent::runner::{Agent, Terms};
 use crate::agent::thinking::Thinking;
@@ -72,6 +74,7 @@ pub struct Prepared {
     state: PathBuf,
     who: String,
     session: String,
+    senders: Senders,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -130,6 +133,7 @@ pub fn prepare(args: &AgentArgs, loaded: &Loaded) -> Result<Prepared, Unready> {
         state: loaded.paths.state.clone(),
         who: user(),
         session: session_key(name),
+        senders: config.limits.senders,
     })
 }
 
@@ -152,7 +156,7 @@ async fn desk(
     broker: &Broker,
     terminal: Terminal,
 ) -> Result<(Desk, Option<String>), Unready> {
-    let Prepared { args, mind, open_mind, terms, vision, expiry, state, who, session } = prepared;
+    let Prepared { args, mind, open_mind, terms, vision, expiry, state, who, session, senders } = prepared;
     // Opening may wait for another process that migrates: not on the runtime's thread.
     let store = tokio::task::spawn_blocking(move || Store::open(&state))
         .await
@@ -161,6 +165,8 @@ async fn desk(
             let (exit, kind, hint) = repl::exit_of_error(&error);
             Unready { exit, kind, message: error.to_string(), hint: hint.to_owned() }
         })?;
+    let allowance = Allowance::new(senders, store.clone());
+    let sender = Sender { channel: "terminal".to_owned(), who: who.clone() };
     let specs = broker
         .tools()
         .await
@@ -187,7 +193,7 @@ async fn desk(
         level: hello.wall.level.name().to_owned(),
         expiry,
     };
-    Ok((Desk { agent, terms, session, open_mind, vision, screen }, args.message))
+    Ok((Desk { agent, terms, session, open_mind, vision, screen, allowance, sender }, args.message))
 }
 
 /// The key of a conversation at the terminal.

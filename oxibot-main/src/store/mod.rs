@@ -8,6 +8,7 @@ pub mod database;
 pub mod entry;
 mod files;
 mod schema;
+mod spending;
 #[cfg(test)]
 mod tests;
 
