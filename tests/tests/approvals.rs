@@ -314,7 +314,7 @@ fn terminal_shows_the_whole_call_and_takes_a_clear_yes_only() {
         if yes {
             person.exp_string("oxibot approvals always").unwrap();
         } else {
-            person.exp_string("needs_approval").unwrap();
+            person.exp_string("needs approval").unwrap();
         }
         person.exp_eof().unwrap();
         assert_eq!(ran(&fixture, "mark"), yes, "{typed:?}");
