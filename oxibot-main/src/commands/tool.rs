@@ -143,7 +143,7 @@ async fn run(broker: &Broker, request: Request, json: bool, style: Style) -> Exi
         };
         let answered = match result.approval.as_deref() {
             Some(approval) => tokio::select! {
-                answered = consent(broker, approval, approve, json) => answered,
+                answered = consent(broker, approval, approve, json, &options.origin.who) => answered,
                 () = interrupts.next() => return Exit::Cancelled,
             },
             None => return show(&result, explain::command(&tool, &arguments).as_deref(), json),
@@ -156,17 +156,16 @@ async fn run(broker: &Broker, request: Request, json: bool, style: Style) -> Exi
 }
 
 /// Whether somebody said yes: beforehand by `--approve`, now at the terminal, or an administrator elsewhere.
-async fn consent(broker: &Broker, pending: &PendingApproval, approve: bool, json: bool) -> bool {
-    let by = origin().who;
+async fn consent(broker: &Broker, pending: &PendingApproval, approve: bool, json: bool, by: &str) -> bool {
     let outcome = match pending.asks {
-        Asks::Main if approve => broker.approve(&pending.id, true, &by).await,
+        Asks::Main if approve => broker.approve(&pending.id, true, by).await,
         Asks::Administrator if approve => {
             terminal::note(&repl::consent::waiting(pending));
             broker.approval(&pending.id).await
         }
         Asks::Main if !json && AtTerminal::possible() => {
             let screen = Arc::new(Screen::new(Terminal::detect(true), Detail::All));
-            match Approver::ask(&AtTerminal::new(screen, by.clone()), pending).await {
+            match Approver::ask(&AtTerminal::new(screen, by.to_owned()), pending).await {
                 Consent::Yes(by) => broker.approve(&pending.id, true, &by).await,
                 Consent::No(by) => broker.approve(&pending.id, false, &by).await,
                 Consent::Nobody => return false,
