@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod audit;
+pub mod egress;
 pub mod facts;
 pub mod files;
 pub mod roles;

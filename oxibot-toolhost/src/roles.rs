@@ -1,10 +1,10 @@
-//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `files`, `settings`, `facts`, `audit`, `attack`, `probe`.
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `egress`, `files`, `settings`, `facts`, `audit`, `attack`, `probe`.
 //!
 //! Each role is one call into the module that owns it. Only `serve`, `settings`, `facts` and `audit` are started by people or by main.
 
 use std::process::ExitCode;
 
-use crate::{audit, facts, files, supervise, sys, wall};
+use crate::{audit, egress, facts, files, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -23,6 +23,7 @@ pub fn run() -> ExitCode {
         Some("keeper") => wall::keeper_role(),
         Some("nursery") => wall::nursery_role(),
         Some("zygote") => wall::zygote_role(),
+        Some("egress") => egress::role(),
         Some("attack") => {
             let rest: Vec<String> =
                 arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();

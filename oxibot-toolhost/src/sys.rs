@@ -815,6 +815,15 @@ pub fn receive(
     Ok((message.bytes, descriptors))
 }
 
+/// The next connection of a listening socket: close-on-exec, not blocking, owned.
+///
+/// # Errors
+/// EAGAIN when there is none; others when it ended before it was taken.
+pub fn accept(listener: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let flags = nix::sys::socket::SockFlag::SOCK_CLOEXEC | nix::sys::socket::SockFlag::SOCK_NONBLOCK;
+    adopt(nix::sys::socket::accept4(listener.as_raw_fd(), flags)?)
+}
+
 /// Replaces this process by the program behind a descriptor.
 ///
 /// # Errors

@@ -2,6 +2,8 @@
 //!
 //! These never cross to main. Descriptors travel beside the first byte of a message (`SCM_RIGHTS`).
 
+use std::net::IpAddr;
+
 use bincode::{Decode, Encode};
 use oxibot_proto::message::{Denial, Level, Protection, Usage};
 use oxibot_proto::settings::Limits;
@@ -27,6 +29,8 @@ pub struct Profile {
     pub tmp_mb: u32,
     /// What a call may use as a whole, where it has a cgroup. A job may ask for less.
     pub limits: Limits,
+    /// Whether a call has a proxy on its own loopback (`tools.bash.network`). Level full only.
+    pub proxy: bool,
 }
 
 /// Which wall to build.
@@ -174,10 +178,86 @@ pub enum FromInit {
     Unsafe(Denial),
     /// What a search for sockets found. Before `Running`.
     Sockets(FoundSockets),
+    /// The proxy of the call listens. Descriptor: the listening socket, of which init keeps no copy. Before `Running`.
+    Listening,
     /// A system call of the call was refused by the filter, while it runs. Each kind is told once a call.
     Refused(Refusal),
     /// The payload ended.
     Ended(Ending),
+}
+
+/// Supervisor to egress, once: the terms of one call. Descriptor: the listening socket of its proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct EgressOrder {
+    /// Patterns of `tools.bash.network`, as text.
+    pub hosts: Vec<String>,
+    /// Addresses that may be reached although they are not public, as text.
+    pub private: Vec<String>,
+}
+
+/// Egress to supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FromEgress {
+    /// It is confined and serves.
+    Ready,
+    /// It could not be confined; nothing was accepted.
+    CouldNot(WallFault),
+    /// It decided on a connection. Forgeable by whoever takes an egress over, as what a program prints is.
+    Decided(Decision),
+}
+
+/// What an egress decided on a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Decision {
+    /// Host, or what stood in its place; empty when there was none.
+    pub host: String,
+    /// Port, 0 when there was none.
+    pub port: u16,
+    /// What was decided.
+    pub verdict: NetVerdict,
+}
+
+/// See [`Decision`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum NetVerdict {
+    /// It is connected to, first at this address.
+    Allowed(IpAddr),
+    /// It is not.
+    Refused(NetRule),
+    /// It would have been, but could not be reached.
+    Failed(NetFailure),
+}
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum NetRule {
+    /// It is no name of a host.
+    Name,
+    /// The host is not listed.
+    Host,
+    /// The host is listed, for other ports.
+    Port,
+    /// Its name leads to an address that is not public.
+    Address,
+    /// The request is malformed, or could be understood in two ways.
+    Request,
+    /// The call has reached or transferred as much as it may.
+    Limit,
+}
+
+/// Why a host that may be reached was not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum NetFailure {
+    /// There is no such name.
+    NoSuchName,
+    /// The name has no address.
+    NoAddress,
+    /// No name server answered.
+    Lookup,
+    /// The host refused.
+    Connect,
+    /// The host did not answer.
+    Silent,
 }
 
 /// A system call that the filter refused. Numbers only: nothing a pointer pointed to was looked at.

@@ -19,7 +19,7 @@ use std::os::unix::net::UnixListener;
 use oxibot_proto::message::Level;
 use oxibot_proto::settings::Limits;
 use oxibot_toolhost::wall::attack::{Answer, Around, Targets, Verdict, all, argv_of_many, find, fixed};
-use oxibot_toolhost::wire::{Job, Sockets, Wanted};
+use oxibot_toolhost::wire::{Job, Profile, Sockets, Wanted};
 use wall_support::{Wall, again_as_a_user, root, without_namespaces};
 
 #[test]
@@ -63,9 +63,17 @@ impl Home {
 
 /// Tries every attack in a call of its own, with real targets on the host.
 fn every_attack(wanted: Wanted) -> BTreeMap<&'static str, (i32, Option<Answer>)> {
+    every_attack_on(|profile| profile.wanted = wanted, wanted)
+}
+
+/// As [`every_attack`], on another profile.
+fn every_attack_on(
+    change: impl FnOnce(&mut Profile),
+    wanted: Wanted,
+) -> BTreeMap<&'static str, (i32, Option<Answer>)> {
     let home = Home::new();
     let targets = home.targets();
-    let mut wall = Wall::with(|profile| profile.wanted = wanted);
+    let mut wall = Wall::with(change);
     let obtained = wall.zygote.obtained();
     let level = obtained.level;
     let expected = match wanted {
@@ -105,6 +113,13 @@ fn every_attack(wanted: Wanted) -> BTreeMap<&'static str, (i32, Option<Answer>)>
 #[test]
 fn every_attack_is_held_at_level_full() {
     for (id, (status, answer)) in every_attack(Wanted::Strongest) {
+        assert!(matches!(answer, Some(Answer::Held(_) | Answer::Signalled)), "{id}: {status} {answer:?}");
+    }
+}
+
+#[test]
+fn every_attack_is_held_at_level_full_where_calls_have_a_proxy() {
+    for (id, (status, answer)) in every_attack_on(|profile| profile.proxy = true, Wanted::Strongest) {
         assert!(matches!(answer, Some(Answer::Held(_) | Answer::Signalled)), "{id}: {status} {answer:?}");
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::message::Level;
+use crate::reach::Network;
 
 /// Everything the toolhost reads.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -99,11 +100,14 @@ pub struct Exec {
     /// Deadline of a shell command in seconds, 1 to 600.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 600)))]
     pub timeout: u32,
+    /// Hosts a shell command may reach by name, through a proxy in its own network: `none`, or a list of `host`,
+    /// `host:port` and `*.host`. Level `full` only.
+    pub network: Network,
 }
 
 impl Default for Exec {
     fn default() -> Self {
-        Self { timeout: 60 }
+        Self { timeout: 60, network: Network::None }
     }
 }
 

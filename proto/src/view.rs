@@ -70,4 +70,6 @@ pub enum Network {
     Own,
     /// No socket can be made.
     None,
+    /// A loopback of the call's own, with a proxy that leads to hosts that are listed (`tools.bash.network`).
+    Proxy,
 }

@@ -5,6 +5,7 @@ pub mod corpus;
 pub mod docker;
 pub mod fixture;
 pub mod guest;
+pub mod internet;
 pub mod leftovers;
 pub mod model_server;
 pub mod peer;

@@ -7,6 +7,20 @@ use oxibot_tests::corpus::{Attack, Gap, attack};
 
 corpus!(ATTACKS);
 
+/// The same attacks where calls have a proxy: it changes nothing but itself.
+mod with_hosts_listed {
+    use super::{ATTACKS, Attack};
+
+    const LISTED: &str = r#"{"tools": {"bash": {"network": ["*.example.org", "localhost.example.net:1"]}}}"#;
+
+    /// All but the one that looks for the variables of a proxy.
+    fn attacks() -> Vec<Attack> {
+        ATTACKS.iter().filter(|attack| attack.id != "proxy-variables").copied().collect()
+    }
+
+    oxibot_tests::corpus!(@modes &attacks(), LISTED, full_as_root FullRoot, full_as_user FullUser, tool_call ToolCall);
+}
+
 const ATTACKS: &[Attack] = &[
     attack("tcp-connect", "no TCP server of the host can be reached", Bash("exec 3<>/dev/tcp/127.0.0.1/@TCP@ && echo hello >&3"), Contact),
     attack("tcp-connect-6", "no TCP server of the host can be reached over IPv6", Python("s = tried(socket.create_connection, ('::1', @TCP6@), 1)\nif not @TCP6@: print('MISSING: no IPv6 here')"), Contact),

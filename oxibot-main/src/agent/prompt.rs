@@ -100,8 +100,8 @@ pub fn compose(around: &Surroundings, boundary: &Boundary, files: &[PromptFile])
     if around.tools {
         prompt.push_str(&format!(
             "\n# Tools\n\
-             Tools run in a sandbox (level: {}), without network, and see the workspace and system programs, nothing \
-             else of the machine. Paths are relative to the workspace. A result names its outcome; `denied` says which \
+             Tools run in a sandbox (level: {}), with no network beyond what a tool's description names, and see the \
+             workspace and system programs, nothing else of the machine. Paths are relative to the workspace. A result names its outcome; `denied` says which \
              rule refused and what to do instead: do that, or tell the user, and do not look for a way around. \
              `unknown outcome` means that a call may or may not have taken effect: look before you repeat it. Do not \
              claim to have done what no result shows.\n",

@@ -172,6 +172,7 @@ fn resolve(segments: &[&str]) -> Option<(Vec<String>, Target)> {
             Shape::List(_)
             | Shape::Text
             | Shape::Choice(_)
+            | Shape::WordOrList(..)
             | Shape::Secret
             | Shape::Boolean
             | Shape::Integer { .. }
@@ -203,7 +204,8 @@ fn parse(shape: &Shape, text: &OsStr) -> Result<Value, (String, String)> {
             let number = text.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
             number.map(Value::Number).ok_or_else(|| wrong(expected(shape)))
         }
-        Shape::List(_) | Shape::Map(_) | Shape::Section(_) | Shape::Anything => {
+        Shape::WordOrList(word, _) if text == word => Ok(Value::String(text.to_owned())),
+        Shape::List(_) | Shape::WordOrList(..) | Shape::Map(_) | Shape::Section(_) | Shape::Anything => {
             // Maps may hold keys of providers: the text is not repeated.
             serde_json::from_str(text).map_err(|_| ("is not JSON".into(), expected(shape)))
         }

@@ -44,7 +44,7 @@ impl Reader<'_> {
         let read = match (shape, value) {
             (Shape::Section(_), Value::Object(map)) => return Some(self.section(shape, map, written, path)),
             (Shape::Map(inner), Value::Object(map)) => self.map(inner, map, written, path),
-            (Shape::List(inner), Value::Array(items)) => {
+            (Shape::List(inner) | Shape::WordOrList(_, inner), Value::Array(items)) => {
                 let item = |(index, item)| {
                     let at = format!("{written}[{index}]");
                     self.read(inner, item, &at, &format!("{path}[{index}]"))
@@ -70,6 +70,7 @@ impl Reader<'_> {
                 Some(Value::String(text))
             }
             (Shape::Text, value @ Value::String(_)) | (Shape::Boolean, value @ Value::Bool(_)) => Some(value),
+            (Shape::WordOrList(word, _), Value::String(text)) if text == *word => Some(Value::String(text)),
             (Shape::Choice(choices), Value::String(text)) => self.choice(choices, text, written, path),
             (Shape::Integer { least, most }, Value::Number(number)) => {
                 let within =
@@ -186,6 +187,7 @@ pub(crate) fn expected(shape: &Shape) -> String {
         Shape::Map(_) => "give an object of names and texts, { \"name\": \"text\" }".into(),
         Shape::List(_) => "give a list of texts, [\"a\", \"b\"]".into(),
         Shape::Text | Shape::Secret => "give a text in quotes".into(),
+        Shape::WordOrList(word, _) => format!("give \"{word}\" or a list of texts, [\"a\", \"b\"]"),
         Shape::Choice(choices) => format!("give one of {}", choices.join(", ")),
         Shape::Boolean => "give true or false, without quotes".into(),
         Shape::Integer { least, most } => {

@@ -21,6 +21,8 @@ pub(crate) enum Shape {
     List(Box<Shape>),
     Text,
     Choice(Vec<String>),
+    /// This word, or a list.
+    WordOrList(String, Box<Shape>),
     Secret,
     Boolean,
     Integer {
@@ -69,6 +71,7 @@ impl Shape {
                 | Shape::List(_)
                 | Shape::Text
                 | Shape::Choice(_)
+                | Shape::WordOrList(..)
                 | Shape::Secret
                 | Shape::Boolean
                 | Shape::Integer { .. }
@@ -151,6 +154,9 @@ fn from_schema(schema: &Value) -> Shape {
     if schema.contains_key(secret::KEYWORD) {
         return Shape::Secret;
     }
+    if let Some(shape) = word_or_list(schema) {
+        return shape;
+    }
     if let Some(choices) = choices(schema) {
         return Shape::Choice(choices);
     }
@@ -170,6 +176,14 @@ fn from_schema(schema: &Value) -> Shape {
         Some(_) => Shape::Anything,
         None => variants(schema).find(|variant| !is_null(variant)).map_or(Shape::Anything, from_schema),
     }
+}
+
+/// A word beside a list: `anyOf` of the two, in this order.
+fn word_or_list(schema: &Map<String, Value>) -> Option<Shape> {
+    let [word, list] = schema.get("anyOf")?.as_array()?.as_slice() else { return None };
+    let list = list.as_object().filter(|list| kind(list) == Some("array"))?;
+    let [word] = choices(word.as_object()?)?.try_into().ok()?;
+    Some(Shape::WordOrList(word, Box::new(list.get("items").map_or(Shape::Anything, from_schema))))
 }
 
 fn object(schema: &Map<String, Value>) -> Shape {
@@ -236,7 +250,11 @@ mod tests {
         let mut count = 0;
         root().for_each_leaf(&mut |path, shape| {
             count += 1;
-            let inner = if let Shape::List(inner) | Shape::Map(inner) = shape { inner } else { shape };
+            let inner = if let Shape::List(inner) | Shape::Map(inner) | Shape::WordOrList(_, inner) = shape {
+                inner
+            } else {
+                shape
+            };
             assert_ne!(*inner, Shape::Anything, "{path}");
         });
         assert!(count > 100, "{count} keys");
@@ -287,6 +305,7 @@ mod tests {
         assert_eq!(leaf("gateway.port"), Shape::Integer { least: Some(1), most: Some(65_535) });
         assert_eq!(leaf("tools.bash.timeout"), Shape::Integer { least: Some(1), most: Some(600) });
         assert_eq!(leaf("channels.email.allowFrom"), Shape::List(Box::new(Shape::Text)));
+        assert_eq!(leaf("tools.bash.network"), Shape::WordOrList("none".into(), Box::new(Shape::Text)));
         assert_eq!(leaf("sandbox.env"), Shape::Map(Box::new(Shape::Text)));
     }
 }

@@ -219,6 +219,7 @@ fn documented() -> Vec<(String, Value, String)> {
         ("channels.email.allowedUsers", json!(["a@example.com"])),
         ("tools.restrictToWorkspace", json!(false)),
         ("tools.exec.timeout", json!(10)),
+        ("tools.exec.network", json!(["a.example.org", "*.b.example.org:8443"])),
         ("tools.disabled", json!(["bash"])),
         ("tools.web.search.apiKey", json!("BSA")),
         ("tools.web.search.provider", json!("brave")),

@@ -58,7 +58,7 @@ fn guess(what: &'static str, path: &str, rule: Rule) -> Guess {
 fn connection(cause: Cause, host: &str, view: &View) -> Option<Guess> {
     let what = if cause == Cause::Unresolved { "look up" } else { "connect" };
     let own = match view.network {
-        Network::Own => network::is_loopback(host),
+        Network::Own | Network::Proxy => network::is_loopback(host),
         Network::None => false,
     };
     match (own, cause) {
@@ -70,7 +70,7 @@ fn connection(cause: Cause, host: &str, view: &View) -> Option<Guess> {
             what,
             host,
             match view.network {
-                Network::Own => Rule::Loopback,
+                Network::Own | Network::Proxy => Rule::Loopback,
                 Network::None => Rule::Network,
             },
         )),

@@ -151,7 +151,7 @@ impl Rule {
             Self::Protect => !view.guarded.is_empty() || !view.pinned.is_empty(),
             Self::Covered => !view.covered.is_empty(),
             Self::Workspace | Self::Apart | Self::TmpSize => mounts,
-            Self::Loopback => view.network == Network::Own,
+            Self::Loopback => matches!(view.network, Network::Own | Network::Proxy),
             Self::Link => mounts,
             Self::Devices
             | Self::DeviceNode
@@ -243,17 +243,25 @@ impl Rule {
                 "a call sees its own processes only and cannot change kernel settings".to_owned(),
                 "do without it".to_owned(),
             ),
-            Self::Network => (
-                "a call has no network".to_owned(),
-                format!("work with what is in {workspace}, or ask the user to fetch it"),
-            ),
+            Self::Network => match view.network {
+                Network::Own | Network::None => (
+                    "a call has no network".to_owned(),
+                    format!("work with what is in {workspace}, or ask the user to fetch it"),
+                ),
+                Network::Proxy => (
+                    "a call reaches hosts only by name, through its proxy, as tools.bash.network lists them"
+                        .to_owned(),
+                    "give the host's name and leave the variables http_proxy and https_proxy as they are"
+                        .to_owned(),
+                ),
+            },
             Self::Loopback => (
                 "127.0.0.1 is the call's own, and nothing listens there that it did not start".to_owned(),
                 "start the server in the same call".to_owned(),
             ),
             Self::Socket => (
                 match view.network {
-                    Network::Own => "sockets of this kind are refused".to_owned(),
+                    Network::Own | Network::Proxy => "sockets of this kind are refused".to_owned(),
                     Network::None => "no socket can be made at this level".to_owned(),
                 },
                 "use files or pipes instead".to_owned(),

@@ -181,13 +181,14 @@ fn without_facts_nothing_is_guessed() {
 
 fn any_view() -> impl Strategy<Value = View> {
     let rest = prop_oneof![Just(Rest::Absent), Just(Rest::Refused), Just(Rest::ReadOnly)];
-    (rest, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |(rest, own_tmp, own_network, guards, covers)| {
+    let network = prop_oneof![Just(Network::Own), Just(Network::None), Just(Network::Proxy)];
+    (rest, any::<bool>(), network, any::<bool>(), any::<bool>()).prop_map(
+        |(rest, own_tmp, network, guards, covers)| {
             let example = place::example();
             View {
                 rest,
                 temporary: if own_tmp { Temporary::Own } else { Temporary::Directory },
-                network: if own_network { Network::Own } else { Network::None },
+                network,
                 guarded: if guards { example.guarded.clone() } else { Vec::new() },
                 pinned: if guards { example.pinned.clone() } else { Vec::new() },
                 covered: if covers { example.covered.clone() } else { Vec::new() },
@@ -249,7 +250,9 @@ proptest! {
                 ("(rule covered)", !view.covered.is_empty()),
                 ("(rule workspace)", mounts),
                 ("(rule limits.tmpMb)", mounts),
-                ("127.0.0.1 is the call's own", view.network == Network::Own),
+                ("127.0.0.1 is the call's own", view.network != Network::None),
+                ("a call has no network", view.network != Network::Proxy),
+                ("through its proxy", view.network == Network::Proxy),
             ] {
                 prop_assert!(in_force || !violation.why.contains(rule), "{:?}", violation);
             }

@@ -14,10 +14,10 @@ use oxibot_proto::state::Stage;
 
 use super::attacks::only_attacks;
 use super::audit::{About, Subject, capped};
-use super::broker::Broker;
+use super::broker::{Broker, Fixed};
 use super::calls::{Body, Call, Finished, Plan, Shape};
 use super::control::Stop;
-use super::{approvals, environment, policy, whole};
+use super::{approvals, environment, network, policy, whole};
 use crate::tools::{self, ToolRequest};
 use crate::wire::{FilesWork, Job, Sockets};
 
@@ -165,7 +165,11 @@ impl Broker {
 
     fn list_tools(&mut self, link: u64, now: Instant) {
         let disabled = &self.fixed.settings.tools.disabled;
-        let offered = tools::specs().into_iter().filter(|tool| !disabled.contains(&tool.name)).collect();
+        let mut offered: Vec<_> =
+            tools::specs().into_iter().filter(|tool| !disabled.contains(&tool.name)).collect();
+        if let Some(bash) = offered.iter_mut().find(|tool| tool.name == "bash") {
+            bash.description = network::described(&bash.description, &self.fixed.settings.tools.exec.network);
+        }
         self.send(link, &ToMain::Tools(offered), now);
     }
 
@@ -298,7 +302,7 @@ impl Broker {
 
     fn plan(&self, place: usize, argv: Vec<Vec<u8>>, directory: Vec<u8>, shape: Shape) -> Body {
         let workspace = self.places.get(place).map(|place| place.workspace.bytes()).unwrap_or_default();
-        let environment = environment::build(&workspace, &self.fixed.machine, &self.fixed.settings.sandbox);
+        let environment = self.environment(&workspace);
         let job = Job {
             argv,
             environment,
@@ -309,6 +313,13 @@ impl Broker {
             sockets: Sockets::search(),
         };
         Body::Planned(Box::new(Plan::new(job, shape)))
+    }
+
+    /// The environment of a call in this workspace.
+    pub(crate) fn environment(&self, workspace: &[u8]) -> Vec<Vec<u8>> {
+        let Fixed { settings, machine, .. } = &self.fixed;
+        let proxy = if settings.tools.exec.network.is_on() { network::variables() } else { Vec::new() };
+        environment::build(workspace, machine, &settings.sandbox, &proxy)
     }
 
     fn parse(&self, tool: &str, arguments: &str) -> Result<ToolRequest, String> {

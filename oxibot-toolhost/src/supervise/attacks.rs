@@ -14,7 +14,6 @@ use super::admit::Asked;
 use super::audit::{About, Sync};
 use super::broker::Broker;
 use super::calls::{Body, Call, Finished, Plan, Shape};
-use super::environment;
 use crate::wall::attack::{Answer, Attack, Targets, all};
 use crate::wire::{Job, Sockets};
 
@@ -113,7 +112,7 @@ impl Broker {
 
     fn begin_attack(&mut self, link: u64, attack: &'static Attack, mut job: Job, now: Instant) {
         let workspace = self.places.get(PLACE).map(|place| place.workspace.bytes()).unwrap_or_default();
-        job.environment = environment::build(&workspace, &self.fixed.machine, &self.fixed.settings.sandbox);
+        job.environment = self.environment(&workspace);
         let origin = Origin { who: String::new(), channel: String::new(), session: String::new() };
         let asked = Asked {
             // Attacks have no number of main's; nothing is sent under this one.

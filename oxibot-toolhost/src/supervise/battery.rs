@@ -157,6 +157,8 @@ fn end_of(call: &mut RunningInit, until: Instant) -> Result<Option<i32>, Unprove
     loop {
         match call.receive()? {
             Some(FromInit::Running | FromInit::Refused(_) | FromInit::Sockets(_)) => {}
+            // Nobody serves an attacker's proxy: a connection to it is taken by nobody.
+            Some(FromInit::Listening) => drop(call.take_descriptor()?),
             Some(FromInit::Unsafe(denial)) => return Err(Unproven::Failed(denial.reason)),
             Some(FromInit::NotStarted { fault, exec: _ }) => return Err(fault.into()),
             Some(FromInit::BadDirectory(denial)) => return Err(Unproven::Failed(denial.reason)),
@@ -223,6 +225,7 @@ mod tests {
             wanted: crate::wire::Wanted::Strongest,
             tmp_mb: 1,
             limits: Limits::default(),
+            proxy: false,
         };
         let around = crate::wall::attack::Around { home: None, config: None, log: None, profiles: &[] };
         let mut targets = Targets::prepare(around);

@@ -112,6 +112,7 @@ enum Owner {
     InitEnd(u64),
     Output(u64, Stream),
     Input(u64),
+    Way(u64),
 }
 
 /// Parts a broker is made of.
@@ -259,6 +260,9 @@ impl Broker {
                 }
                 add(init.pidfd(), read, Owner::InitEnd(*key));
             }
+            if let Some(socket) = process.way.socket() {
+                add(socket, read, Owner::Way(*key));
+            }
             let room = self.links.get(&call.link).is_none_or(|link| link.outbox.has_room());
             for (stream, pipe) in process.readable(room) {
                 add(pipe, read, Owner::Output(*key, stream));
@@ -309,6 +313,7 @@ impl Broker {
             Owner::InitEnd(key) => self.init_ended(key, now),
             Owner::Output(key, stream) => self.output_ready(key, stream, now),
             Owner::Input(key) => self.input_ready(key),
+            Owner::Way(key) => self.way_talks(key, now),
         }
         Ok(())
     }

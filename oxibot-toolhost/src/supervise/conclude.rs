@@ -150,17 +150,24 @@ impl Broker {
                     );
                 }
             }
+            notes.extend(process.way.notes().iter().cloned());
             let limits = self.fixed.settings.limits;
             let directory = String::from_utf8_lossy(&process.directory).into_owned();
             let (violations, view) = match process.streams {
                 Streams::Together { .. } => {
                     let mut violations = explain::program(&conclusion, &limits, call.timeout, seen);
                     violations.extend(explain::denied(&conclusion.outcome, "enter", &directory));
+                    violations.extend_from_slice(process.way.violations());
+                    violations.truncate(explain::MAX_VIOLATIONS);
                     let place = self.places.get(place);
                     (violations, place.and_then(|place| place.facts(&process.directory, limits)))
                 }
                 // Main passes this output on and does not look at it; limits it says in its own words.
-                Streams::Apart { .. } => (explain::refusals(&conclusion.refusals), None),
+                Streams::Apart { .. } => {
+                    let mut violations = explain::refusals(&conclusion.refusals);
+                    violations.extend_from_slice(process.way.violations());
+                    (violations, None)
+                }
             };
             if let Some(close) = close {
                 let number = self.key();

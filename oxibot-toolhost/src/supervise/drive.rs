@@ -285,11 +285,15 @@ impl Broker {
         let Some(process) = call.process_mut() else { return };
         let todo = process.listen(now);
         let found = process.take_found();
+        let listener = process.take_listener();
         if flags.contains(PollFlags::POLLHUP) {
             process.init_hung_up();
         }
         if let (Some(place), Some((search, found))) = (self.places.get_mut(index), found) {
             place.others.found(search, found);
+        }
+        if let Some(listener) = listener {
+            self.open_way(key, listener);
         }
         self.carry_out(key, todo, now);
     }
@@ -340,6 +344,8 @@ impl Broker {
                     }
                 }
                 Do::Finish => {
+                    self.close_way(key, now);
+                    let Some(call) = self.calls.get_mut(&key) else { return };
                     if let Body::Process(process) = &mut call.body {
                         process.finish(&mut self.buffer, now);
                     }

@@ -34,8 +34,13 @@ fn zone_of(link: Option<&Path>) -> String {
         .to_owned()
 }
 
-/// `NAME=value` entries for a call in `workspace`. Configured variables come last and win.
-pub(crate) fn build(workspace: &[u8], machine: &Machine, sandbox: &Sandbox) -> Vec<Vec<u8>> {
+/// `NAME=value` entries for a call in `workspace`; `proxy` are those of its proxy. Configured variables come last and win.
+pub(crate) fn build(
+    workspace: &[u8],
+    machine: &Machine,
+    sandbox: &Sandbox,
+    proxy: &[Vec<u8>],
+) -> Vec<Vec<u8>> {
     let mut home = b"HOME=".to_vec();
     home.extend_from_slice(workspace);
     let git = &sandbox.git;
@@ -54,6 +59,7 @@ pub(crate) fn build(workspace: &[u8], machine: &Machine, sandbox: &Sandbox) -> V
         format!("GIT_COMMITTER_NAME={}", git.name).into_bytes(),
         format!("GIT_COMMITTER_EMAIL={}", git.email).into_bytes(),
     ];
+    entries.extend_from_slice(proxy);
     for (name, value) in &sandbox.env {
         let prefix = format!("{name}=").into_bytes();
         entries.retain(|entry| !entry.starts_with(&prefix));
@@ -72,7 +78,7 @@ mod tests {
         sandbox.env.insert("EXTRA".into(), "1".into());
         sandbox.env.insert("LANG".into(), "de_DE.UTF-8".into());
         let machine = Machine { user: "u".into(), zone: "UTC".into() };
-        let entries = build(b"/w\xff", &machine, &sandbox);
+        let entries = build(b"/w\xff", &machine, &sandbox, &[]);
         let mut names: Vec<String> = entries
             .iter()
             .map(|e| String::from_utf8_lossy(e.split(|b| *b == b'=').next().unwrap()).into_owned())

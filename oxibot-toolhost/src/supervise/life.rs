@@ -185,7 +185,7 @@ impl Life {
     fn said(&mut self, said: FromInit, now: Instant) -> Vec<Do> {
         match said {
             // Taken by the process, which knows its place.
-            FromInit::Running | FromInit::Sockets(_) => return Vec::new(),
+            FromInit::Running | FromInit::Sockets(_) | FromInit::Listening => return Vec::new(),
             FromInit::Refused(refusal) => {
                 if self.refusals.len() < MAX_REFUSALS && !self.refusals.contains(&refusal) {
                     self.refusals.push(refusal);

@@ -3,7 +3,7 @@
 //! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
 //! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `approvals`, `answer` and `whole` (a
 //! person's yes), `senders` (how much one may ask for), `calls`, `drive` and `conclude` (calls become
-//! results), `farewell` (the end). The
+//! results), `network` (the way out of a call that has one), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `spill`, `collect`,
 //! `seen`, `sockets`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
 //! path that a model chose, looking into what a program printed.
@@ -30,6 +30,7 @@ mod journal;
 mod life;
 mod link;
 mod log;
+mod network;
 mod place;
 mod policy;
 mod process;

@@ -15,6 +15,7 @@ use oxibot_proto::message::{CHUNK_WINDOW, Stream};
 
 use super::collect::Collector;
 use super::life::{Do, Event, Life};
+use super::network::Way;
 use super::sockets::Asked;
 use super::spill::Spill;
 use crate::wall::{ReadyInit, RunningInit};
@@ -119,6 +120,10 @@ pub(crate) struct Process {
     search: Option<Asked>,
     /// What that search found.
     found: Option<FoundSockets>,
+    /// Its proxy's listening socket, not yet served.
+    listener: Option<OwnedFd>,
+    /// Its way out, if it has one.
+    pub(crate) way: Way,
     init: Option<RunningInit>,
     init_talks: bool,
     finish_by: Option<Instant>,
@@ -136,6 +141,8 @@ impl Process {
             job: Some(job),
             search: None,
             found: None,
+            listener: None,
+            way: Way::default(),
             init: None,
             init_talks: false,
             finish_by: None,
@@ -159,6 +166,11 @@ impl Process {
     pub(crate) fn take_found(&mut self) -> Option<(Option<Asked>, FoundSockets)> {
         let found = self.found.take()?;
         Some((self.search.take(), found))
+    }
+
+    /// Its proxy's listening socket, once.
+    pub(crate) fn take_listener(&mut self) -> Option<OwnedFd> {
+        self.listener.take()
     }
 
     /// Whether its program may be running.
@@ -211,6 +223,8 @@ impl Process {
         while let Some(init) = &mut self.init {
             match init.receive() {
                 Ok(Some(FromInit::Sockets(found))) => self.found = Some(found),
+                // Should it carry none, the program finds nobody at its proxy's port.
+                Ok(Some(FromInit::Listening)) => self.listener = init.take_descriptor().ok(),
                 Ok(Some(said)) => todo.extend(self.life.on(Event::Said(said), now)),
                 Ok(None) => break,
                 Err(_) => {

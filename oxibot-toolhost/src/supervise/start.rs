@@ -56,6 +56,11 @@ pub(crate) enum StartError {
     Wall(#[from] WallFault),
     #[error("{0}")]
     BelowRequired(String),
+    #[error(
+        "cannot start: tools.bash.network lists hosts, which needs a network namespace for each call, and --no-sandbox \
+         gives every call the whole network; give one of the two up"
+    )]
+    NetworkWithoutSandbox,
     #[error("cannot {what}: {cause}")]
     Prepare { what: &'static str, cause: String },
     #[error(transparent)]
@@ -78,6 +83,7 @@ impl StartError {
             | Self::TooManyWorkspaces(_)
             | Self::RootWithoutSandbox
             | Self::BelowRequired(_)
+            | Self::NetworkWithoutSandbox
             | Self::Audit(_)
             | Self::Prepare { .. } => CONFIGURATION,
             Self::Wall(_) | Self::Unconfined(_) | Self::Unproven(_) | Self::Fatal(_) => 70,
@@ -139,7 +145,14 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
     let around = Surroundings::look(arguments.home.as_deref(), arguments.config.as_deref());
     let workspaces = workspaces(&arguments, &settings, &around)?;
 
-    let require = if wanted == Wanted::Off { Level::Off } else { settings.sandbox.require };
+    // Only there is a network namespace for each call, in which nothing but its proxy leads out.
+    let listed = settings.tools.exec.network.is_on();
+    let require = match wanted {
+        Wanted::Off if listed => return Err(StartError::NetworkWithoutSandbox),
+        Wanted::Off => Level::Off,
+        Wanted::Strongest | Wanted::WithoutNamespaces if listed => Level::Full,
+        Wanted::Strongest | Wanted::WithoutNamespaces => settings.sandbox.require,
+    };
     let now = Instant::now();
     let mut places: Vec<Place> = workspaces
         .into_iter()
@@ -148,7 +161,7 @@ fn begin(arguments: Serve, main: OwnedFd) -> Result<Broker, StartError> {
             Ok(Place::new(workspace, profile, require, now))
         })
         .collect::<Result<_, Refused>>()?;
-    let mut wall = first_wall(&mut places, &mut nursery, require)?;
+    let mut wall = first_wall(&mut places, &mut nursery, require, &settings)?;
 
     // What is still needed is opened now; afterwards there is no way to open anything.
     let name = start_name();
@@ -299,26 +312,33 @@ fn workspaces(
 }
 
 /// Starts the default workspace's zygote and reports what holds there; below `require` nothing starts.
-fn first_wall(places: &mut [Place], nursery: &mut Nursery, require: Level) -> Result<Wall, StartError> {
+fn first_wall(
+    places: &mut [Place],
+    nursery: &mut Nursery,
+    require: Level,
+    settings: &ToolhostSettings,
+) -> Result<Wall, StartError> {
     let Some(place) = places.first_mut() else {
         return Err(StartError::Prepare { what: "find a workspace", cause: "there is none".to_owned() });
     };
     // Accepted at any level here, so that a refusal can say what is missing.
     let obtained = place.ensure(nursery, Level::Off, None)?.obtained().clone();
     if obtained.level < require {
-        return Err(StartError::BelowRequired(below_required(&obtained, require)));
+        return Err(StartError::BelowRequired(below_required(&obtained, require, settings)));
     }
     let Obtained { level, landlock_abi, protections, remedy: _ } = obtained;
     Ok(Wall { level, landlock_abi, protections, proven: None })
 }
 
 /// What is missing, the one command that gives it, and the setting that accepts less.
-fn below_required(obtained: &Obtained, require: Level) -> String {
-    let mut text = format!(
-        "cannot start: sandbox.require is \"{}\" and only \"{}\" is to be had here",
-        require.name(),
-        obtained.level.name()
-    );
+fn below_required(obtained: &Obtained, require: Level, settings: &ToolhostSettings) -> String {
+    // Asked for by the list of hosts and not by `sandbox.require`.
+    let by_network = settings.sandbox.require < require;
+    let asks = match by_network {
+        true => format!("tools.bash.network lists hosts, which needs level \"{}\",", require.name()),
+        false => format!("sandbox.require is \"{}\"", require.name()),
+    };
+    let mut text = format!("cannot start: {asks} and only \"{}\" is to be had here", obtained.level.name());
     // Namespaces are missing together, for one reason.
     let mut missing: Vec<(&str, Vec<&str>)> = Vec::new();
     for protection in obtained.protections.iter().filter(|p| p.state != ProtectionState::Active) {
@@ -343,10 +363,15 @@ fn below_required(obtained: &Obtained, require: Level) -> String {
         }
         Level::Full | Level::Kernel | Level::Reduced | Level::Off => {}
     }
-    text.push_str(&format!(
-        "\n  to accept less: oxibot config, \"sandbox\": {{\"require\": \"{}\"}}",
-        obtained.level.name()
-    ));
+    if by_network {
+        text.push_str("\n  to do without: oxibot config, \"tools\": {\"bash\": {\"network\": \"none\"}}");
+    }
+    if obtained.level < settings.sandbox.require || !by_network {
+        text.push_str(&format!(
+            "\n  to accept less: oxibot config, \"sandbox\": {{\"require\": \"{}\"}}",
+            obtained.level.name()
+        ));
+    }
     text
 }
 
@@ -410,7 +435,9 @@ mod tests {
                 .to_vec(),
             remedy: "sudo sysctl -w x=1".into(),
         };
-        let text = below_required(&obtained, Level::Full);
+        let mut required = ToolhostSettings::default();
+        required.sandbox.require = Level::Full;
+        let text = below_required(&obtained, Level::Full, &required);
         for part in [
             "\"full\"",
             "user-namespace, mount-namespace: refused",
@@ -419,6 +446,19 @@ mod tests {
         ] {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn a_list_of_hosts_that_asks_for_the_level_is_named_with_how_to_do_without() {
+        let (protections, remedy) = (Vec::new(), String::new());
+        let obtained = Obtained { level: Level::Kernel, landlock_abi: 6, protections, remedy };
+        let text = below_required(&obtained, Level::Full, &ToolhostSettings::default());
+        for part in
+            ["tools.bash.network lists hosts", "level \"full\"", "only \"kernel\"", "\"network\": \"none\""]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("sandbox.require is") && !text.contains("to accept less"), "{text}");
     }
 
     #[test]

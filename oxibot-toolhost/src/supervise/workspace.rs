@@ -217,6 +217,7 @@ impl Workspace {
             wanted,
             tmp_mb: settings.limits.tmp_mb,
             limits: settings.limits,
+            proxy: settings.tools.exec.network.is_on(),
         })
     }
 

@@ -58,7 +58,11 @@ pub fn view(profile: &Profile, level: Level, directory: &[u8], limits: Limits) -
             (false, _) => Rest::Refused,
         },
         temporary: if full { Temporary::Own } else { Temporary::Directory },
-        network: if full { Network::Own } else { Network::None },
+        network: match (full, profile.proxy) {
+            (true, true) => Network::Proxy,
+            (true, false) => Network::Own,
+            (false, _) => Network::None,
+        },
         limits,
     };
     let lists = [&view.read, &view.write, &view.covered, &view.guarded, &view.pinned];
@@ -89,6 +93,7 @@ mod tests {
             wanted: Wanted::Strongest,
             tmp_mb: 1,
             limits: Limits::default(),
+            proxy: false,
         }
     }
 

@@ -10,7 +10,7 @@ pub(super) fn fault(step: impl Into<String>, cause: impl Display) -> WallFault {
 }
 
 /// Names the step a result belongs to.
-pub(super) trait Step<T> {
+pub(crate) trait Step<T> {
     /// The error becomes "cannot `step`: error".
     fn step(self, step: &str) -> Result<T, WallFault>;
     /// As [`Step::step`], with a path or name behind the step.

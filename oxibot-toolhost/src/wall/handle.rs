@@ -171,7 +171,7 @@ impl ReadyInit {
     }
 }
 
-/// An init with its job. Says one of `Running`, `NotStarted`, `BadDirectory`, and after `Running` once `Ended`.
+/// An init with its job. Says one of `Listening`, if the call has a proxy, then one of `Running`, `NotStarted`, `BadDirectory`, and after `Running` once `Ended`.
 /// Dropping it kills the call.
 #[derive(Debug)]
 pub struct RunningInit(Init);
@@ -199,6 +199,14 @@ impl RunningInit {
             Received::Nothing => Ok(None),
             Received::Closed => Err(fault("hear the init of a call", "it has ended")),
         }
+    }
+
+    /// The descriptor that came with [`FromInit::Listening`].
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn take_descriptor(&mut self) -> Result<OwnedFd, WallFault> {
+        self.0.channel.take_descriptor()
     }
 
     /// Waits for one message; for the zygote's own probe.

@@ -29,7 +29,7 @@ use super::refusals::Refusals;
 use super::running::{self, Payload};
 use super::seccomp::{Above, PayloadFilter};
 use super::sockets::{self, Hidden};
-use super::{family, grants, private, privileges, ruleset};
+use super::{family, grants, private, privileges, proxy, ruleset};
 use crate::sys::{self, Cloned};
 use crate::wire::{Ending, FromInit, Job, Profile, WallFault};
 
@@ -83,7 +83,7 @@ fn serve(
     private: Option<PathBuf>,
     mut leaf: Option<Leaf>,
 ) -> Result<(), WallFault> {
-    let Prepared { rules, mut oom_score } = match prepare(ground, private.as_deref()) {
+    let Prepared { rules, mut oom_score, listener } = match prepare(ground, private.as_deref()) {
         Ok(prepared) => prepared,
         Err(fault) => {
             ready.write_all(fault.to_string().as_bytes()).step("report to the zygote")?;
@@ -100,6 +100,9 @@ fn serve(
     };
     if let Some(private) = &private {
         point_to(&mut job, private);
+    }
+    if let Some(listener) = listener {
+        channel.send(&FromInit::Listening, &[listener.as_fd()])?;
     }
     let narrowed = leaf.as_mut().map_or(Ok(()), |leaf| leaf.narrow(&job.limits));
     let told = match narrowed.and_then(|()| start(ground, &mut channel, job, rules)) {
@@ -123,6 +126,8 @@ struct Prepared {
     rules: Option<ruleset::Rules>,
     /// Its own score for the OOM killer, already raised to that of the payload it will start.
     oom_score: File,
+    /// Where the call finds its proxy, if it has one.
+    listener: Option<OwnedFd>,
 }
 
 fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Prepared, WallFault> {
@@ -131,21 +136,23 @@ fn prepare(ground: &Ground, private: Option<&std::path::Path>) -> Result<Prepare
     nix::sys::prctl::set_name(c"oxibot-init").step("name an init")?;
     // The zygote may ignore ended children; an init must not.
     sys::default_signals().step("reset signals")?;
+    let mut listener = None;
     match ground.plan {
         Plan::Full => {
             private::mount_all(&ground.profile)?;
+            listener = ground.profile.proxy.then(proxy::listen_inside).transpose()?;
             // Guards are mounted when the job comes; the payload needs SETPCAP to empty its bounding set.
             privileges::keep(&[Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP])?;
         }
         Plan::Bare => nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?,
         Plan::Off => {
             nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
-            return Ok(Prepared { rules: None, oom_score });
+            return Ok(Prepared { rules: None, oom_score, listener });
         }
     }
     let granted = grants::of_call(&ground.profile, ground.plan, private);
     let rules = Some(ruleset::build(&granted, ground.abi, ground.plan)?);
-    Ok(Prepared { rules, oom_score })
+    Ok(Prepared { rules, oom_score, listener })
 }
 
 /// A process that is not dumpable does not own its files in `/proc`; nothing of a call exists yet that could use the

@@ -3,6 +3,7 @@
 //! Landlock forbids mounts for ever, and the supervisor puts itself under Landlock; so it starts this first. The
 //! nursery reads only [`Order`]s, which the supervisor computed from configuration.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -21,10 +22,11 @@ use super::cgroup::{Place, Remains};
 use super::channel::{Channel, Received, pair, send_message};
 use super::fault::{Step, fault};
 use super::handle::Zygote;
-use super::orders::{FromNursery, Order, Plan};
+use super::orders::{FromNursery, Order, Plan, ToNursery};
+use super::outlet::Outlet;
 use super::{family, session, zygote};
 use crate::sys::{self, Cloned};
-use crate::wire::{Profile, WallFault, Wanted};
+use crate::wire::{EgressOrder, Profile, WallFault, Wanted};
 
 /// Longest a zygote may take to be ready, in milliseconds. Prevents a hung mount from hanging the supervisor.
 const READY_TIMEOUT_MS: u16 = 10_000;
@@ -134,7 +136,7 @@ impl Nursery {
     fn try_zygote(&mut self, order: &Order) -> Result<Zygote, WallFault> {
         let gone = || fault("start a zygote", "the nursery is gone");
         let channel = self.channel.as_mut().ok_or_else(gone)?;
-        channel.send(order, &[])?;
+        channel.send(&ToNursery::Zygote(Box::new(order.clone())), &[])?;
         match channel.wait(Some(READY_TIMEOUT_MS))? {
             Received::Message(FromNursery::Zygote) => {
                 let pidfd = channel.take_descriptor()?;
@@ -142,7 +144,31 @@ impl Nursery {
                 Zygote::when_ready(pidfd, socket, READY_TIMEOUT_MS)
             }
             Received::Message(FromNursery::CouldNot(fault)) => Err(fault),
+            Received::Message(FromNursery::Egress) => Err(fault("start a zygote", "an egress was started")),
             Received::Nothing => Err(fault("start a zygote", "the nursery does not answer")),
+            Received::Closed => Err(gone()),
+        }
+    }
+
+    /// Starts an egress for one call and gives it its terms with the listening socket. Blocks for a fork. Whether it is
+    /// confined and serves is the first word of the [`Outlet`].
+    ///
+    /// # Errors
+    /// When the nursery or the egress is gone.
+    pub(crate) fn egress(&mut self, order: &EgressOrder, listener: OwnedFd) -> Result<Outlet, WallFault> {
+        let step = "start an egress";
+        let gone = || fault(step, "the nursery is gone");
+        let channel = self.channel.as_mut().ok_or_else(gone)?;
+        channel.send(&ToNursery::Egress, &[])?;
+        match channel.wait(Some(READY_TIMEOUT_MS))? {
+            Received::Message(FromNursery::Egress) => {
+                let pidfd = channel.take_descriptor()?;
+                let socket = channel.take_descriptor()?;
+                Outlet::begin(pidfd, socket, order, &listener)
+            }
+            Received::Message(FromNursery::CouldNot(fault)) => Err(fault),
+            Received::Message(FromNursery::Zygote) => Err(fault(step, "a zygote was started")),
+            Received::Nothing => Err(fault(step, "the nursery does not answer")),
             Received::Closed => Err(gone()),
         }
     }
@@ -225,7 +251,9 @@ fn nurse() -> Result<(), WallFault> {
     remains.remove_stale();
     session::remove_stale_private();
     let place = Place::prepare(&session);
-    let mut channel = Channel::<Order>::new(socket);
+    let mut channel = Channel::<ToNursery>::new(socket);
+    // Each the way out of one call; it ends with the supervisor's socket to it.
+    let mut egresses: Vec<(Pid, OwnedFd)> = Vec::new();
     let mut zygotes: Vec<Child> = Vec::new();
     // Numbers of ended zygotes whose cgroups are still there.
     let mut ended: Vec<u32> = Vec::new();
@@ -234,12 +262,20 @@ fn nurse() -> Result<(), WallFault> {
         let again = (!ended.is_empty()).then_some(REMAINS_EVERY_MS);
         // A zygote that ends is tidied up after at once.
         let ends = zygotes.iter().map(|zygote| zygote.pidfd.as_fd()).chain([keeper.as_fd()]);
-        let ends: Vec<BorrowedFd<'_>> = ends.collect();
+        let ends: Vec<BorrowedFd<'_>> = ends.chain(egresses.iter().map(|(_, pidfd)| pidfd.as_fd())).collect();
         let received = channel.wait_beside(again.or(orphans), &ends)?;
+        egresses.retain(|(_, pidfd)| !has_ended(pidfd));
         reap(&session, &mut zygotes, &mut ended);
         ended.retain(|number| !remains.remove_zone(*number));
         match received {
-            Received::Message(mut order) => {
+            Received::Message(ToNursery::Egress) => match start_role(program.as_fd(), c"egress") {
+                Ok((pid, pidfd, socket)) => {
+                    channel.send(&FromNursery::Egress, &[pidfd.as_fd(), socket.as_fd()])?;
+                    egresses.push((pid, pidfd));
+                }
+                Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
+            },
+            Received::Message(ToNursery::Zygote(mut order)) => {
                 order.session.clone_from(&session);
                 order.place = place.clone();
                 match start_zygote(program.as_fd(), &order) {
@@ -256,7 +292,8 @@ fn nurse() -> Result<(), WallFault> {
             }
             Received::Nothing if has_ended(&keeper) => break,
             Received::Nothing => {
-                let spared: Vec<Pid> = zygotes.iter().map(|zygote| zygote.pid).collect();
+                let spared = zygotes.iter().map(|zygote| zygote.pid);
+                let spared: Vec<Pid> = spared.chain(egresses.iter().map(|(pid, _)| *pid)).collect();
                 family::end(&spared, LOOK_TIME);
             }
             Received::Closed => break,
@@ -305,12 +342,16 @@ fn reap(session: &str, zygotes: &mut Vec<Child>, ended: &mut Vec<u32>) {
 }
 
 fn start_zygote(program: BorrowedFd<'_>, order: &Order) -> Result<(Pid, OwnedFd, OwnedFd), WallFault> {
+    let started = start_role(program, c"zygote")?;
+    send_message(started.2.as_fd(), order, &[])?;
+    Ok(started)
+}
+
+/// Starts another role of our binary: its pid, its pidfd and our end of its socket.
+fn start_role(program: BorrowedFd<'_>, role: &CStr) -> Result<(Pid, OwnedFd, OwnedFd), WallFault> {
     let (ours, theirs) = pair()?;
-    let (pid, pidfd) = match sys::clone_process(0).step("start a zygote")? {
-        Cloned::Child => zygote::become_role(program, theirs.as_fd(), c"zygote"),
-        Cloned::Parent { pid, pidfd } => (pid, pidfd),
-    };
-    drop(theirs);
-    send_message(ours.as_fd(), order, &[])?;
-    Ok((pid, pidfd, ours))
+    match sys::clone_process(0).step("start a process")? {
+        Cloned::Child => zygote::become_role(program, theirs.as_fd(), role),
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd, ours)),
+    }
 }

@@ -20,7 +20,16 @@ pub(super) enum Plan {
     Off,
 }
 
-/// To the nursery, which hands it on to the zygote it starts.
+/// Supervisor to nursery.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) enum ToNursery {
+    /// Start a zygote. Answered by `Zygote`.
+    Zygote(Box<Order>),
+    /// Start an egress. Answered by `Egress`.
+    Egress,
+}
+
+/// What the nursery hands on to the zygote it starts.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub(super) struct Order {
     pub(super) profile: Profile,
@@ -40,6 +49,8 @@ pub(super) struct Order {
 pub(super) enum FromNursery {
     /// A zygote was started. Descriptors: its pidfd, its control socket.
     Zygote,
+    /// An egress was started. Descriptors: its pidfd, its control socket.
+    Egress,
     /// It was not.
     CouldNot(WallFault),
 }

@@ -180,6 +180,7 @@ mod tests {
             wanted: Wanted::Strongest,
             tmp_mb: 1,
             limits: oxibot_proto::settings::Limits::default(),
+            proxy: false,
         };
         assert_eq!(beneath_private(&profile), [Path::new("/dev/shm/y"), Path::new("/tmp/a")]);
     }

@@ -165,13 +165,19 @@ impl Zygote {
             sockets: Sockets::none(),
         };
         let mut call = ReadyInit::new(pidfd, socket).start(&job, [null()?, null()?, null()?])?;
-        match call.wait(PROBE_TIMEOUT_MS)? {
+        let mut word = call.wait(PROBE_TIMEOUT_MS)?;
+        if word == FromInit::Listening {
+            // Nobody serves it: the probe connects to nothing.
+            drop(call.take_descriptor()?);
+            word = call.wait(PROBE_TIMEOUT_MS)?;
+        }
+        match word {
             FromInit::Running => {}
             FromInit::NotStarted { fault, exec: _ } => return Err(fault),
             FromInit::BadDirectory(denial) | FromInit::Unsafe(denial) => {
                 return Err(fault("enter the workspace", denial.reason));
             }
-            FromInit::Ended(_) | FromInit::Refused(_) | FromInit::Sockets(_) => {
+            FromInit::Ended(_) | FromInit::Refused(_) | FromInit::Sockets(_) | FromInit::Listening => {
                 return Err(fault("probe the wall", "the call ended before it ran"));
             }
         }
@@ -185,6 +191,7 @@ impl Zygote {
                 }
                 FromInit::Running
                 | FromInit::Sockets(_)
+                | FromInit::Listening
                 | FromInit::NotStarted { .. }
                 | FromInit::Unsafe(_)
                 | FromInit::BadDirectory(_) => {

@@ -32,6 +32,7 @@ pub fn profile(workspace: &Path) -> Profile {
         wanted: Wanted::Strongest,
         tmp_mb: 32,
         limits: Limits::default(),
+        proxy: false,
     }
 }
 
@@ -99,7 +100,7 @@ impl Wall {
         let (output, write) = std::io::pipe().unwrap();
         let again = write.try_clone().unwrap();
         let running = init.start(job, [null.into(), write.into(), again.into()]).unwrap();
-        Call { running, output: output.into(), refusals: Vec::new(), sockets: None }
+        Call { running, output: output.into(), refusals: Vec::new(), sockets: None, listener: None }
     }
 }
 
@@ -110,6 +111,8 @@ pub struct Call {
     pub refusals: Vec<Refusal>,
     /// What a search for sockets found.
     pub sockets: Option<FoundSockets>,
+    /// Where the call finds its proxy, if it has one.
+    pub listener: Option<OwnedFd>,
 }
 
 impl Call {
@@ -119,6 +122,7 @@ impl Call {
             match self.running.receive().unwrap() {
                 Some(FromInit::Refused(refusal)) => self.refusals.push(refusal),
                 Some(FromInit::Sockets(found)) => self.sockets = Some(found),
+                Some(FromInit::Listening) => self.listener = Some(self.running.take_descriptor().unwrap()),
                 Some(word) => return word,
                 None => {}
             }

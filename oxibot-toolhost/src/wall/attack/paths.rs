@@ -370,6 +370,7 @@ mod tests {
             wanted: Wanted::Strongest,
             tmp_mb: 1,
             limits: oxibot_proto::settings::Limits::default(),
+            proxy: false,
         }
     }
 

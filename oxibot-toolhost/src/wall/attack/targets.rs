@@ -447,6 +447,7 @@ mod tests {
             wanted: crate::wire::Wanted::Strongest,
             tmp_mb: 1,
             limits: oxibot_proto::settings::Limits::default(),
+            proxy: false,
         };
         let made = place(&[&profile]).unwrap();
         assert!(!made.starts_with("/tmp"), "{made:?}");
