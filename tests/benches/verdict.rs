@@ -53,7 +53,7 @@ fn main() {
             workspace: None,
             timeout_ms: None,
             origin: origin(),
-            approved_at_terminal: false,
+            approval: None,
         }));
         match peer.receive() {
             Some(ToMain::Judgement(_)) => start.elapsed(),

@@ -34,7 +34,7 @@ fn call(call: u64, workspace: Option<&str>, timeout_ms: Option<u64>) -> ToToolho
         workspace: workspace.map(str::to_owned),
         timeout_ms,
         origin: origin(),
-        approved_at_terminal: false,
+        approval: None,
     })
 }
 
@@ -137,6 +137,7 @@ fn forged() -> ToMain {
         duration_ms: 0,
         usage: None,
         view: None,
+        approval: None,
     }))
 }
 

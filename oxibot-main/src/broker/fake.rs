@@ -70,6 +70,7 @@ pub(crate) fn result(call: CallNumber, outcome: Outcome, output: &[u8]) -> CallR
         duration_ms: 1,
         usage: None,
         view: None,
+        approval: None,
     }
 }
 

@@ -54,7 +54,7 @@ impl Calls {
             workspace: None,
             timeout_ms: Some(TIMEOUT_MS),
             origin,
-            approved_at_terminal: true,
+            approval: None,
         };
         self.stream.write_all(&codec::frame(&ToToolhost::Call(request))?).map_err(gone)?;
         loop {
@@ -76,6 +76,8 @@ impl Calls {
                 | ToMain::GetChunk(_)
                 | ToMain::TransferEnd(_)
                 | ToMain::Status(_)
+                | ToMain::Approved(_)
+                | ToMain::Approvals(_)
                 | ToMain::Stopped(_)) => return Err(broke(&format!("it sent {} unasked", other.name()))),
             }
         }

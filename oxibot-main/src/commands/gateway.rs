@@ -50,27 +50,21 @@ pub(super) fn run(global: &Global) -> Exit {
         purpose: Purpose::LongLived,
     };
     let (tell, ending) = watch::channel(false);
-    under_launcher(
-        global,
-        &needs,
-        |loaded| prepare(loaded),
-        Ended::Told(tell),
-        async |ready, broker| {
-            let Ready { prepared, setups, listener, state } = ready;
-            let _only_one = match lock_gateway(&state) {
-                Ok(lock) => lock,
-                Err(error) => {
-                    let (exit, kind, hint) = repl::exit_of_error(&error);
-                    return Fault::new(exit, kind, error.to_string()).with_hint(hint).report(false);
-                }
-            };
-            let voice = match agent::voice(prepared, &broker).await {
-                Ok(voice) => voice,
-                Err(unready) => return unready.report(false),
-            };
-            gateway::run(voice, setups, listener, ending).await
-        },
-    )
+    under_launcher(global, &needs, prepare, Ended::Told(tell), async |ready, broker| {
+        let Ready { prepared, setups, listener, state } = ready;
+        let _only_one = match lock_gateway(&state) {
+            Ok(lock) => lock,
+            Err(error) => {
+                let (exit, kind, hint) = repl::exit_of_error(&error);
+                return Fault::new(exit, kind, error.to_string()).with_hint(hint).report(false);
+            }
+        };
+        let voice = match agent::voice(prepared, &broker).await {
+            Ok(voice) => voice,
+            Err(unready) => return unready.report(false),
+        };
+        gateway::run(voice, setups, listener, ending).await
+    })
 }
 
 fn prepare(loaded: &Loaded) -> Result<Ready, Exit> {

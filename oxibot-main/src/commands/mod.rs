@@ -3,8 +3,10 @@
 //! Reading order: this file (which command needs what), `oneshot` and `conversation` (the fixed order in which a
 //! process is started, confined and run), then the commands.
 
+mod approvals;
 mod audit;
 mod completions;
+mod control;
 mod conversation;
 pub mod demo;
 mod doctor;
@@ -107,6 +109,7 @@ fn dispatch(global: &Global, command: &Command) -> Exit {
             confined(loaded, || sessions::run(command, &loaded.paths.state, expiry))
         }),
         Command::Stop(args) => stop::run(global, args),
+        Command::Approvals(command) => approvals::run(global, command),
         Command::Audit(command) => audit::run(global, command),
         Command::Completions(args) => completions::run(args),
     }

@@ -157,7 +157,11 @@ pub(super) fn start_for_attack(global: &Global) -> Result<(Greeted, Toolhost), F
 
 /// A toolhost whose calls search for decoys, in a workspace made for that.
 pub(super) fn start_for_decoys(global: &Global, workspace: &Path) -> Result<(Greeted, Toolhost), Fault> {
-    let options = launch_options(global, &[typed_directory(workspace)])?;
+    // The searches are what a policy would refuse: they have to reach the wall.
+    let options = LaunchOptions {
+        purpose: Purpose::Demonstration,
+        ..launch_options(global, &[typed_directory(workspace)])?
+    };
     let Started { socket, toolhost, .. } = start_toolhost(&options)?;
     match greet(socket) {
         Ok(greeted) => Ok((greeted, toolhost)),

@@ -36,6 +36,7 @@ pub use self::environment::{Environment, variable_of};
 pub use self::error::{ConfigError, EXIT_CONFIGURATION, Origin, Problem};
 pub use self::load::{Loaded, Options, Override, load, load_with, parse};
 pub use self::paths::Paths;
+pub(crate) use self::paths::make_private;
 pub use self::providers::{KEYLESS, PROVIDERS, ProviderConfig};
 pub use self::secret::MASK;
 pub use self::sections::{

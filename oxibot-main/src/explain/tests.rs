@@ -29,6 +29,7 @@ fn result(output: &[u8], exit_code: i32, view: Option<View>) -> CallResult {
         duration_ms: 1,
         usage: None,
         view: view.map(Box::new),
+        approval: None,
     }
 }
 

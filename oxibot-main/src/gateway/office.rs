@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::figures::Figures;
 use super::supervise::State;
 use crate::agent::acting::Acting;
+use crate::agent::allowance::Allowance;
 use crate::agent::hands::Mind;
 use crate::agent::runner::{Agent, Terms};
 use crate::broker::Broker;
@@ -32,6 +33,8 @@ pub struct Voice {
     pub open_mind: OpenMind,
     /// Asks the toolhost.
     pub broker: Broker,
+    /// How much each sender may ask for.
+    pub allowance: Allowance,
 }
 
 impl std::fmt::Debug for Voice {

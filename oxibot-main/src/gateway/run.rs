@@ -53,7 +53,7 @@ pub async fn run(
     let (hub, arrivals) = mpsc::channel(ARRIVALS);
     let mut receiving = JoinSet::new();
     for (channel, door) in &doors {
-        receiving.spawn(again(*channel, {
+        receiving.spawn(again(channel, {
             let (office, door, hub) = (Arc::clone(&office), door.clone(), hub.clone());
             move |channel| supervise::run(Arc::clone(&office), channel, door.clone(), hub.clone())
         }));
@@ -61,7 +61,7 @@ pub async fn run(
     drop(hub);
     let mut sending = JoinSet::new();
     for channel in doors.keys() {
-        sending.spawn(again(*channel, {
+        sending.spawn(again(channel, {
             let office = Arc::clone(&office);
             move |channel| courier::run(Arc::clone(&office), channel)
         }));

@@ -15,6 +15,7 @@ use super::office::{Office, Post};
 use super::recover::{self, Fate};
 use super::watcher::Watcher;
 use super::words;
+use crate::agent::allowance::{Admission, Sender};
 use crate::agent::runner::{Agent, AgentError, Input, Terms, now_millis};
 use crate::agent::turn::Finished;
 use crate::channels::{Inbound, Letter, Target};
@@ -187,6 +188,22 @@ impl Turn<'_> {
             let words = words::left_out(&self.inbound.left_out, false);
             return answer(self.office, self.message, &[], &self.inbound.target, &words).await;
         }
+        if self.message.begun.is_none()
+            && let Admission::Limited { limit, retry, reply } = self
+                .office
+                .voice
+                .allowance
+                .message(&self.sender(), std::time::Instant::now(), now_millis())
+                .await?
+        {
+            tracing::warn!(
+                target: "oxibot_agent", event = "rate_limited", conversation = %self.conversation, limit,
+                retry_s = retry.as_secs(), "rate_limited"
+            );
+            // Told once; the rest of a flood is taken in silence.
+            let words = reply.map_or_else(String::new, |reply| format!("[{reply}]"));
+            return answer(self.office, self.message, &[], &self.inbound.target, &words).await;
+        }
         // Held until the turn is over: how many turns run at once is the machine's business, not a conversation's.
         let Ok(_place) = self.office.turns.acquire().await else { return Ok(()) };
         let session = self.agent.session(self.conversation).await?;
@@ -204,6 +221,7 @@ impl Turn<'_> {
         self.office.figures.turns.add();
         let watcher = Watcher::new(self.office, self.conversation);
         let finished = self.attended(&session, said, &watcher, nudges).await?;
+        self.office.voice.allowance.spent(&self.sender(), finished.usage, now_millis()).await?;
         if finished.ending == Ending::ProviderFailed {
             self.office.figures.turns_failed.add();
         }
@@ -215,6 +233,10 @@ impl Turn<'_> {
             }
         }
         answer(self.office, self.message, &folded, &self.inbound.target, &text).await
+    }
+
+    fn sender(&self) -> Sender {
+        Sender { channel: self.message.channel.clone(), who: self.inbound.sender.id.clone() }
     }
 
     /// In a group the model must know who speaks.

@@ -339,6 +339,7 @@ mod tests {
             duration_ms: 12,
             usage: Some(Usage { cpu_ms: 3, max_rss_kb: 4096 }),
             view: None,
+            approval: None,
         }
     }
 

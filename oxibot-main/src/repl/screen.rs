@@ -53,6 +53,8 @@ struct State {
     streamed: bool,
     /// A progress line stands there.
     drawn: bool,
+    /// A question stands there and waits: nothing may be drawn over it.
+    asking: bool,
     frame: usize,
     alive: BTreeMap<CallKey, (String, CallProgress)>,
     plain_shown: BTreeMap<CallKey, Duration>,
@@ -86,6 +88,7 @@ impl Screen {
             open_line: false,
             streamed: false,
             drawn: false,
+            asking: false,
             frame: 0,
             alive: BTreeMap::new(),
             plain_shown: BTreeMap::new(),
@@ -114,6 +117,17 @@ impl Screen {
         state.err(&format!("{}\n", neutral::text(text)));
     }
 
+    /// Puts a question, whose text is harmless already. Until what comes back is dropped no progress is drawn.
+    #[must_use]
+    pub fn question(&self, text: &str) -> Question<'_> {
+        let mut state = self.state();
+        state.settle();
+        state.asking = true;
+        state.err(text);
+        drop(state);
+        Question(self)
+    }
+
     /// Ends a turn: what did not stream is printed now.
     pub fn finish(&self, reply: &str) {
         let mut state = self.state();
@@ -131,6 +145,15 @@ impl Screen {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question that waits.
+pub struct Question<'a>(&'a Screen);
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.0.state().asking = false;
     }
 }
 
@@ -224,6 +247,9 @@ impl Audience for Screen {
         }
         let mut state = self.state();
         state.alive.insert(key, (tool.to_owned(), progress));
+        if state.asking {
+            return;
+        }
         if self.fancy {
             const FRAMES: [char; 4] = ['|', '/', '-', '\\'];
             if !state.drawn {

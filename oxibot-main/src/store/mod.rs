@@ -9,6 +9,7 @@ pub mod entry;
 mod files;
 pub mod post;
 mod schema;
+mod spending;
 #[cfg(test)]
 mod tests;
 

@@ -19,7 +19,21 @@ pub(super) struct Step {
 }
 
 /// All steps, ascending; the last one is the version of this program.
-pub(super) const STEPS: &[Step] = &[Step { version: 1, sql: VERSION_1 }, Step { version: 2, sql: POST }];
+pub(super) const STEPS: &[Step] = &[
+    Step { version: 1, sql: VERSION_1 },
+    Step { version: 2, sql: POST },
+    Step { version: 3, sql: SPENDING },
+];
+
+/// Tokens of a day by sender.
+const SPENDING: &str = "
+CREATE TABLE spending (
+    day TEXT NOT NULL,
+    sender TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    PRIMARY KEY (day, sender)
+) STRICT;
+";
 
 const VERSION_1: &str = "
 CREATE TABLE sessions (

@@ -16,6 +16,7 @@ use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::ToolhostSettings;
 use oxibot_proto::state::Stage;
 
+use super::approvals::Approvals;
 use super::attacks::Range;
 use super::audit::Audit;
 use super::battery::Battery;
@@ -26,6 +27,7 @@ use super::link::{Link, Lost, Rights};
 use super::log;
 use super::place::{Place, Role};
 use super::reader::Reader;
+use super::senders::Senders;
 use super::sockets::Listing;
 use super::transfer::Transfer;
 use super::web::Web;
@@ -72,6 +74,13 @@ pub(crate) struct Broker {
     pub(crate) transfers: BTreeMap<u64, (u64, usize, Transfer)>,
     pub(crate) audit: Audit,
     pub(crate) stop: StopSwitch,
+    /// When a stop was last looked for while something ran.
+    pub(crate) stop_looked: Instant,
+    /// Calls that wait for a person.
+    pub(crate) approvals: Approvals,
+    pub(crate) senders: Senders,
+    /// The kernel's random numbers, opened before we shut ourselves in.
+    pub(crate) random: File,
     pub(crate) log: log::Limited,
     pub(crate) listing: Listing,
     pub(crate) web: Web,
@@ -131,6 +140,9 @@ pub(crate) struct Parts {
     pub(crate) range: Option<Range>,
     pub(crate) signals: SignalFd,
     pub(crate) listing: Listing,
+    pub(crate) approvals: Approvals,
+    pub(crate) senders: Senders,
+    pub(crate) random: File,
 }
 
 impl Broker {
@@ -149,6 +161,9 @@ impl Broker {
             range,
             signals,
             listing,
+            approvals,
+            senders,
+            random,
         } = parts;
         let mut broker = Self {
             fixed,
@@ -159,6 +174,10 @@ impl Broker {
             transfers: BTreeMap::new(),
             audit,
             stop,
+            stop_looked: Instant::now(),
+            approvals,
+            senders,
+            random,
             log: log::Limited::default(),
             listing,
             web,
@@ -418,6 +437,7 @@ impl Broker {
 
     fn drop_link(&mut self, key: u64, now: Instant) {
         self.links.remove(&key);
+        self.approvals.forget(key);
         self.link_ends.remove(&key);
         self.abandon_calls(key, now);
         self.ending |= key == MAIN;
@@ -463,6 +483,7 @@ impl Broker {
         for key in ended {
             self.drop_link(key, now);
         }
+        self.obey_stop(now);
         self.tick_calls(now);
         if let Err(error) = self.audit.tick(now) {
             self.log.line(&error.to_string(), now);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use oxibot_proto::message::{CallNumber, Level, Origin, Outcome, Output, Violation};
+use oxibot_proto::message::{CallNumber, Level, Origin, Outcome, Output, PendingApproval, Violation};
 use oxibot_proto::redact::Redactor;
 
 use oxibot_proto::view::View;
@@ -156,6 +156,7 @@ pub(crate) struct Finished {
     pub(crate) violations: Vec<Violation>,
     pub(crate) usage: Option<oxibot_proto::message::Usage>,
     pub(crate) view: Option<Box<View>>,
+    pub(crate) approval: Option<Box<PendingApproval>>,
 }
 
 impl Finished {
@@ -163,7 +164,17 @@ impl Finished {
     pub(crate) fn plain(outcome: Outcome) -> Self {
         let output = collect::nothing();
         let (notes, violations) = (Vec::new(), Vec::new());
-        Self { outcome, exit_code: None, signal: None, output, notes, violations, usage: None, view: None }
+        Self {
+            outcome,
+            exit_code: None,
+            signal: None,
+            output,
+            notes,
+            violations,
+            usage: None,
+            view: None,
+            approval: None,
+        }
     }
 }
 

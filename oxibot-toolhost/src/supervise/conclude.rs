@@ -192,6 +192,7 @@ impl Broker {
                 violations,
                 usage: conclusion.usage,
                 view,
+                approval: None,
             };
             self.conclude(key, finished, now);
         }
@@ -267,6 +268,7 @@ impl Broker {
             duration_ms: millis(duration),
             usage: finished.usage,
             view: finished.view,
+            approval: finished.approval,
         };
         self.send(link, &ToMain::CallResult(Box::new(result)), now);
     }

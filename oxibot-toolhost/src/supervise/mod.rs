@@ -1,7 +1,8 @@
 //! The supervisor: small, synchronous, single-threaded. It judges a call, has it started, watches it and ends it.
 //!
 //! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
-//! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `calls`, `drive` and `conclude` (calls become
+//! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `approvals`, `answer` and `whole` (a
+//! person's yes), `senders` (how much one may ask for), `calls`, `drive` and `conclude` (calls become
 //! results), `network` (the way out of a call that has one), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `web`, `spill`, `collect`,
 //! `seen`, `sockets`, `workspace`. What a command would do is read in a worker (`reader`), never here. Deliberately absent: an
@@ -9,6 +10,8 @@
 //! program printed.
 
 mod admit;
+mod answer;
+mod approvals;
 mod arguments;
 mod attacks;
 mod audit;
@@ -36,12 +39,14 @@ mod reader;
 mod recorded;
 mod requests;
 mod seen;
+mod senders;
 mod settings;
 mod sockets;
 mod spill;
 mod start;
 mod transfer;
 mod web;
+mod whole;
 pub(crate) mod workspace;
 
 use std::ffi::OsString;

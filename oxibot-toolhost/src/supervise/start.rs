@@ -17,6 +17,7 @@ use oxibot_proto::message::{CloseReason, Level, ProtectionState, Proven, ToMain,
 use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::{Audit as AuditSettings, ToolhostSettings};
 
+use super::approvals::Approvals;
 use super::arguments::{self, ArgumentsError, Purpose, Serve};
 use super::audit::{Audit, SelfAttack, Unwritable};
 use super::battery::Unproven;
@@ -27,6 +28,8 @@ use super::environment::Machine;
 use super::place::Place;
 use super::prove::Proof;
 use super::reader::Reader;
+use super::recorded::digest_of_parts;
+use super::senders::Senders;
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
 use super::web::Web;
@@ -184,6 +187,12 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     wall.proven = places.first().and_then(Place::proven);
     told_of(&proof, &wall, &mut open)?;
     let proof = proof?;
+    let policy = serde_json::to_vec(&settings).map_err(prepare("number the policy"))?;
+    let policy = digest_of_parts(&[env!("CARGO_PKG_VERSION").as_bytes(), &policy]);
+    let approvals = Approvals::new(settings.approvals.mode, policy);
+    let random = File::open("/dev/urandom").map_err(prepare("open /dev/urandom"))?;
+    let senders = Senders::open(around.home.as_deref(), settings.limits.senders)
+        .map_err(prepare("open the count of calls"))?;
     let fixed = Fixed {
         machine: Machine::look(),
         redactor,
@@ -203,8 +212,23 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     let (audit, control) = (open.audit, open.control);
     let range = proof.range;
     let web = Web::new(web);
-    let parts =
-        Parts { fixed, nursery, reader, places, main, web, audit, stop, control, range, signals, listing };
+    let parts = Parts {
+        fixed,
+        nursery,
+        reader,
+        places,
+        main,
+        web,
+        audit,
+        stop,
+        control,
+        range,
+        signals,
+        listing,
+        approvals,
+        senders,
+        random,
+    };
     Ok(Broker::new(parts))
 }
 

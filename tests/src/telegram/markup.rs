@@ -29,7 +29,7 @@ pub(super) fn plain(html: &str) -> Result<String, String> {
     while let Some(at) = rest.find(['<', '&']) {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
-        if from.starts_with('&') {
+        if let Some(behind) = from.strip_prefix('&') {
             let known = [("&lt;", '<'), ("&gt;", '>'), ("&amp;", '&'), ("&quot;", '"')];
             match known.iter().find(|(name, _)| from.starts_with(name)) {
                 Some((name, character)) => {
@@ -38,7 +38,7 @@ pub(super) fn plain(html: &str) -> Result<String, String> {
                 }
                 None => {
                     out.push('&');
-                    rest = &from[1..];
+                    rest = behind;
                 }
             }
             continue;

@@ -19,6 +19,10 @@ pub(super) struct Own {
 /// A message of a person; none for service messages, other bots and posts of a channel.
 pub(super) fn message(update: u32, message: &Message, own: &Own) -> Option<Inbound> {
     let from = message.from.as_ref().filter(|from| !from.is_bot)?;
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the library's list: every other kind is a service message"
+    )]
     let left_out = match &message.kind {
         MessageKind::Common(common) => attachment(&common.media_kind),
         // What the library cannot read looks like this; the person must hear that it was not read.
@@ -65,6 +69,7 @@ fn addresses(message: &Message, own: &Own) -> bool {
     }
     let entities = message.parse_entities().or_else(|| message.parse_caption_entities()).unwrap_or_default();
     let ours = |text: &str| !own.name.is_empty() && text.eq_ignore_ascii_case(&own.name);
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library's list: every other kind is a style")]
     entities.iter().any(|entity| match entity.kind() {
         MessageEntityKind::Mention => ours(entity.text().trim_start_matches('@')),
         MessageEntityKind::BotCommand => entity.text().split_once('@').is_some_and(|(_, name)| ours(name)),
