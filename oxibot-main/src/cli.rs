@@ -79,6 +79,11 @@ pub enum Command {
         oxibot agent -s work --model openrouter/anthropic/claude-sonnet-4\n\n\
         In a conversation, Ctrl-C cancels what runs and Ctrl-D leaves.")]
     Agent(AgentArgs),
+    /// Answer on all configured channels, until it is ended
+    #[command(after_help = "It reads `channels` of the configuration, one gateway for a home. Health and\n\
+        figures are on http://127.0.0.1:18790 (/health, /ready, /metrics) unless\n\
+        `gateway` says otherwise. SIGTERM lets running turns end first.")]
+    Gateway,
     /// The tools a model may use, and calling one by hand
     #[command(subcommand)]
     Tool(ToolCommand),
@@ -110,6 +115,9 @@ pub enum Command {
         oxibot stop --all      and refuse every new call, until\n  \
         oxibot stop --clear    accepts calls again")]
     Stop(StopArgs),
+    /// Calls that wait for a person's yes
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
     /// What was done, and whether the record of it is whole
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -330,6 +338,41 @@ pub struct StopArgs {
     /// Accept calls again
     #[arg(long)]
     pub clear: bool,
+}
+
+/// `approvals`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ApprovalsCommand {
+    /// Show them, each call whole
+    List(StatusArgs),
+    /// Say yes to one, once
+    Approve {
+        /// Its id, see `oxibot approvals list`
+        id: String,
+    },
+    /// Say no to one
+    Deny {
+        /// Its id, see `oxibot approvals list`
+        id: String,
+    },
+    /// Write into the configuration that a rule is to allow instead of asking
+    #[command(after_help = "Examples:\n  \
+        oxibot approvals always git.force-push\n  \
+        oxibot approvals always git.force-push 'git push --force origin wip/*'\n\n\
+        It changes config.json and nothing else there; to undo it, remove the entry\n\
+        from policy.overrides.")]
+    Always(AlwaysArgs),
+}
+
+/// `approvals always`.
+#[derive(Debug, Clone, Args)]
+pub struct AlwaysArgs {
+    /// The rule that asks, as the question named it
+    #[arg(value_name = "RULE")]
+    pub rule: String,
+    /// Only for commands that fit this pattern [default: every command]
+    #[arg(value_name = "PATTERN")]
+    pub command: Option<String>,
 }
 
 /// `audit`.

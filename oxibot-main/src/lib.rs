@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod broker;
+pub mod channels;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -13,10 +14,12 @@ pub mod confine;
 pub mod demo;
 pub mod exit;
 pub mod explain;
+pub mod gateway;
 pub mod launch;
 pub mod logging;
 pub mod model;
 pub mod provider;
+pub mod redaction;
 pub mod render;
 pub mod repl;
 pub mod store;

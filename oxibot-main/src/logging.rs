@@ -1,6 +1,7 @@
 //! The operator's log: standard error or a file, text or JSON.
 //!
-//! Ids, sizes and outcomes only; never what people or models wrote. Started once the configuration is known, and before
+//! Ids, sizes and outcomes only; never what people or models wrote. Libraries say what they like at `RUST_LOG=trace`:
+//! secrets are taken out of every line. Started once the configuration is known, and before
 //! main confines itself, because the file lies where main may not write later.
 
 use std::fs::OpenOptions;
@@ -19,6 +20,10 @@ use crate::cli::Global;
 use crate::commands::Fault;
 use crate::config::{LogFormat, LogLevel, Logging};
 use crate::exit::Exit;
+use crate::redaction::Redacted;
+
+/// Names our lines are logged under, for `RUST_LOG`.
+const TARGETS: [&str; 4] = ["oxibot_main", "oxibot_agent", "oxibot_broker", "oxibot_channels"];
 
 /// Starts the log. A second call changes nothing.
 ///
@@ -35,9 +40,9 @@ pub fn start(global: &Global, logging: &Logging) -> Result<(), Fault> {
                 .mode(0o600)
                 .open(&path)
                 .map_err(|error| unopenable(&path, &error))?;
-            install(filter, logging.format, Mutex::new(file));
+            install(filter, logging.format, Mutex::new(Redacted(file)));
         }
-        None => install(filter, logging.format, io::stderr),
+        None => install(filter, logging.format, || Redacted(io::stderr())),
     }
     Ok(())
 }
@@ -64,7 +69,11 @@ fn filter(global: &Global, logging: &Logging) -> Result<Targets, Fault> {
         (false, 2..) => "debug",
     };
     // Libraries log what they send; that is for RUST_LOG only.
-    let directives = if level == "off" { "off".to_owned() } else { format!("error,oxibot_main={level}") };
+    let directives = if level == "off" {
+        "off".to_owned()
+    } else {
+        TARGETS.iter().fold("error".to_owned(), |all, target| format!("{all},{target}={level}"))
+    };
     directives
         .parse()
         .map_err(|error| Fault::new(Exit::Internal, "log", format!("cannot set up the log: {error}")))

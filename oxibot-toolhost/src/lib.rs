@@ -2,10 +2,10 @@
 //!
 //! Reading order: [`roles`] (which process am I), [`supervise`] (the small synchronous broker), [`wall`] (the
 //! confinement: what can a tool do?), [`files`] (the file tools, in a worker that can do nothing else), [`tools`]
-//! (names and arguments), [`audit`] (the log as it lies on disk), [`fetcher`] (starts the fetch worker), [`facts`] (what
-//! `doctor` has tried for it), [`wire`] (what our own processes say to each other), [`sys`] (the only unsafe code), `idle`
-//! (giving back memory).
-//! There is no async runtime, no TLS, no HTTP and no provider key in this crate.
+//! (names and arguments), [`egress`] (the way out of a call that has one), [`audit`] (the log as it lies on disk),
+//! [`fetcher`] (starts the fetch worker), [`facts`] (what `doctor` has tried for it), [`wire`] (what our own processes say to each
+//! other), [`sys`] (the only unsafe code), `idle` (giving back memory).
+//! There is no async runtime, no TLS, no HTTP but for the heads an egress reads, and no provider key in this crate.
 #![deny(unsafe_code)]
 
 pub mod audit;
@@ -15,6 +15,7 @@ pub mod fetcher;
 pub mod files;
 mod idle;
 pub mod roles;
+pub mod shell;
 pub mod supervise;
 pub mod sys;
 pub mod tools;

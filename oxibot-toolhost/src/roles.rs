@@ -1,4 +1,4 @@
-//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `egress`, `files`, `fetcher`, `settings`, `facts`,
+//! Which process this is: `serve`, `keeper`, `nursery`, `zygote`, `egress`, `files`, `shell`, `fetcher`, `settings`, `facts`,
 //! `audit`, `attack`, `probe`.
 //!
 //! Each role is one call into the module that owns it. Only `serve`, `fetcher`, `settings`, `facts` and `audit` are started
@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use crate::{audit, egress, facts, fetcher, files, supervise, sys, wall};
+use crate::{audit, egress, facts, fetcher, files, shell, supervise, sys, wall};
 
 /// Status for a role that does not exist: wrong usage.
 const USAGE: u8 = 2;
@@ -16,6 +16,8 @@ const USAGE: u8 = 2;
 pub fn run() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let role = arguments.next().unwrap_or_default();
+    // None of our roles depends on what a parent ignores.
+    let _ = sys::keep_ended_children();
     match role.to_str() {
         Some("serve") => supervise::serve_role(arguments),
         Some("settings") => supervise::settings_role(arguments),
@@ -23,6 +25,7 @@ pub fn run() -> ExitCode {
         Some("fetcher") => fetcher::role(arguments),
         Some("audit") => audit::role(arguments),
         Some("files") => files::role(),
+        Some("shell") => shell::role(),
         Some("keeper") => wall::keeper_role(),
         Some("nursery") => wall::nursery_role(),
         Some("zygote") => wall::zygote_role(),

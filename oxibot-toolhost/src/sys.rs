@@ -97,6 +97,14 @@ pub fn ignore_ended_children() -> nix::Result<()> {
     set_disposition(Signal::SIGCHLD, SigHandler::SigIgn)
 }
 
+/// Undoes what a parent may have left to us: where ended children are ignored, nobody can be waited for.
+///
+/// # Errors
+/// None known.
+pub fn keep_ended_children() -> nix::Result<()> {
+    set_disposition(Signal::SIGCHLD, SigHandler::SigDfl)
+}
+
 /// Every signal as a new program expects it: default action, nothing blocked. The Rust runtime ignores SIGPIPE, and
 /// ignored signals survive exec.
 ///

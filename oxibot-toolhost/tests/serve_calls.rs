@@ -309,7 +309,7 @@ fn unknown_tools_and_bad_arguments_are_failed() {
 fn catastrophic_command_is_denied_and_judged_alike() {
     let mut host = host();
     let result = host.bash("rm -rf /");
-    assert!(matches!(&result.outcome, Outcome::Denied(denial) if denial.rule == "shell.rm-root"));
+    assert!(matches!(&result.outcome, Outcome::Denied(denial) if denial.rule == "files.remove-root"));
     let request = host.request("bash", &json!({"command": "echo a; rm -rf /"}));
     host.send(&ToToolhost::Judge(request));
     match host.next() {
@@ -332,7 +332,7 @@ fn calls_are_recorded_without_output() {
     assert_eq!(events, [&["open", "self_attack", "start"][..], &calls].concat());
     assert_eq!(audit[3]["detail"], "echo secret-$((6*7))");
     assert_eq!(audit[4]["outcome"], "completed");
-    assert_eq!(audit[5]["rule"], "shell.rm-root");
+    assert_eq!(audit[5]["rule"], "files.remove-root");
     assert!(audit.iter().all(|line| !line.to_string().contains("secret-42")));
 }
 

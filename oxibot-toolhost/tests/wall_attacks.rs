@@ -49,11 +49,13 @@ impl Home {
     fn targets(&self) -> Targets {
         let path = |name: &str| self.directory.path().join(name);
         let (config, log) = (path("config.json"), path("audit/log"));
+        // What targets have to know of the profile: how much its /tmp holds.
+        let profile = wall_support::profile(&path("workspace"));
         let around = Around {
             home: Some(self.directory.path()),
             config: Some(&config),
             log: Some(&log),
-            profiles: &[],
+            profiles: &[&profile],
         };
         let targets = Targets::prepare(around);
         assert_eq!(targets.missing(), [], "every target can be reached without a wall");

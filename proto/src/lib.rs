@@ -3,7 +3,7 @@
 //! Bytes go in, messages come out: [`codec`] frames and limits, [`message`] names what can be said, [`state`] says
 //! when it is legal, [`settings`] holds the configuration sections that both sides must read alike, [`facts`] what
 //! `doctor` has tried for it, [`nearest`] guesses the name a slip meant, [`reach`] says which hosts a call may
-//! reach, [`web`] which addresses are public. Nothing here opens a socket, a file or a process, and no AI vendor's or chat vendor's vocabulary appears, so that the
+//! reach, [`web`] which addresses are public, [`redact`] takes secrets out of text. Nothing here opens a socket, a file or a process, and no AI vendor's or chat vendor's vocabulary appears, so that the
 //! crate can be fuzzed whole and carried by another transport.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod facts;
 pub mod message;
 pub mod nearest;
 pub mod reach;
+pub mod redact;
 pub mod settings;
 pub mod state;
 pub mod view;

@@ -57,6 +57,10 @@ pub enum ToToolhost {
     /// Try every attack on the wall of the default workspace, each in a call of its own. Answered by one
     /// [`ToMain::Attacked`] for each, then [`ToMain::AttackDone`]. Only a toolhost that was started for it does.
     Attack,
+    /// What a person said to a call that needs approval. Answered by [`ToMain::Approved`].
+    Approve(ApprovalAnswer),
+    /// Which calls wait for approval? Answered by [`ToMain::Approvals`].
+    ListApprovals,
 }
 
 /// Toolhost to main.
@@ -94,6 +98,10 @@ pub enum ToMain {
     Attacked(Box<Attacked>),
     /// The end of [`ToToolhost::Attack`].
     AttackDone(AttackDone),
+    /// Answer to [`ToToolhost::Approve`]; also sent unasked to the connection whose call somebody else answered.
+    Approved(Approved),
+    /// Answer to [`ToToolhost::ListApprovals`].
+    Approvals(Vec<PendingApproval>),
 }
 
 /// Who is calling.
@@ -237,8 +245,80 @@ pub struct CallRequest {
     pub timeout_ms: Option<u64>,
     /// Who asked.
     pub origin: Origin,
-    /// The person at the terminal has seen the whole call and said yes.
-    pub approved_at_terminal: bool,
+    /// Id of an approval of exactly this call, as [`CallResult::approval`] named it. It is good for one call.
+    pub approval: Option<String>,
+}
+
+/// A call that waits for a person's yes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct PendingApproval {
+    /// Names it in [`ApprovalAnswer`] and [`CallRequest::approval`].
+    pub id: String,
+    /// Canonical name of the tool.
+    pub tool: String,
+    /// The whole call for the person's eyes; holds what a model wrote. At most [`MAX_APPROVAL_TEXT`] bytes.
+    pub text: String,
+    /// The rule that asks.
+    pub rule: String,
+    /// Why it asks.
+    pub reason: String,
+    /// Where it would run.
+    pub workspace: String,
+    /// Who asked, as main claims it.
+    pub origin: Origin,
+    /// Milliseconds until it can be approved no more.
+    pub expires_ms: u64,
+    /// Whose yes counts.
+    pub asks: Asks,
+}
+
+/// Largest text of a call that can be approved, in bytes: nobody reads more before saying yes. So small that
+/// [`MAX_APPROVALS`] of them fit one frame.
+pub const MAX_APPROVAL_TEXT: usize = 24 * 1024;
+/// Calls that may wait for approval at once, and what an answer to [`ToToolhost::ListApprovals`] may hold.
+pub const MAX_APPROVALS: usize = 32;
+
+/// Whose yes counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Asks {
+    /// Main's word on what the person who asked said.
+    Main,
+    /// An administrator's, at the toolhost's own socket.
+    Administrator,
+}
+
+/// What a person said.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ApprovalAnswer {
+    /// Which call.
+    pub id: String,
+    /// Yes or no.
+    pub yes: bool,
+    /// Who said it, as the sender claims: recorded.
+    pub by: String,
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Approved {
+    /// Which call.
+    pub id: String,
+    /// Whether the call may now be made, once.
+    pub outcome: ApprovalOutcome,
+}
+
+/// What became of an answer to a call that needs approval.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum ApprovalOutcome {
+    /// It may be made once, exactly as it was shown.
+    Granted,
+    /// A person said no.
+    Refused,
+    /// The answer does not count.
+    Void {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A program to run behind the wall with its streams unchanged.
@@ -399,6 +479,8 @@ pub struct Output {
     pub tail: Vec<u8>,
     /// All bytes the call produced.
     pub total_bytes: u64,
+    /// Bytes that were left once secrets were taken out: `head` and `tail` are the ends of these.
+    pub passed_bytes: u64,
     /// Workspace-relative file that holds the whole output, if it was kept.
     pub file: Option<String>,
 }
@@ -443,6 +525,8 @@ pub struct CallResult {
     pub usage: Option<Usage>,
     /// What it could see and do, for explanations. Only of a program whose output is in `output`, behind a wall.
     pub view: Option<Box<View>>,
+    /// With outcome [`Outcome::NeedsApproval`]: what to show the person who is to say yes.
+    pub approval: Option<Box<PendingApproval>>,
 }
 
 /// What the policy says of a call, nothing having run.
@@ -460,6 +544,7 @@ pub struct Judgement {
 
 /// What the policy decides. Ordered from mildest to strictest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Run it.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::Level;
+use crate::message::{Level, Verdict};
 use crate::reach::Network;
 use crate::web::Exception;
 
@@ -22,6 +22,8 @@ pub struct ToolhostSettings {
     pub sandbox: Sandbox,
     /// Limits for each call and each sender.
     pub limits: Limits,
+    /// What is wise: rules for commands, beside those that come with the product.
+    pub policy: Policy,
     /// The web tools' address guard.
     pub web: WebAccess,
     /// Who says yes to what the policy asks about.
@@ -189,6 +191,144 @@ impl Default for Git {
     fn default() -> Self {
         Self { name: "OxiBot".into(), email: "oxibot@localhost".into() }
     }
+}
+
+/// Section `policy`: the user's rules, and what is to become of those that come with the product.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Policy {
+    /// What is done with commands that cannot be judged.
+    pub unknown: Unknown,
+    /// Names for paths, to be used in rules beside those that come with the product.
+    pub places: BTreeMap<String, Vec<String>>,
+    /// More rules. The strictest of all that match decides.
+    pub rules: Vec<PolicyRule>,
+    /// Other verdicts for rules that come with the product.
+    pub overrides: Vec<PolicyOverride>,
+}
+
+/// Section `policy.unknown`: verdicts for what cannot be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Unknown {
+    /// For what cannot be read as bash.
+    pub unreadable: Verdict,
+    /// For programs whose name is known only at run time.
+    pub runtime: Verdict,
+}
+
+impl Default for Unknown {
+    fn default() -> Self {
+        Self { unreadable: Verdict::Ask, runtime: Verdict::Allow }
+    }
+}
+
+/// One rule. Written alike in the configuration and in the policy that comes with the product.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct PolicyRule {
+    /// Stable id, for example `git.force-push`.
+    pub id: String,
+    /// What is done with a command that matches.
+    pub verdict: Verdict,
+    /// Why, for who asked.
+    pub reason: String,
+    /// What to do instead.
+    pub alternative: String,
+    /// It matches when one of these does.
+    pub when: Vec<PolicyClause>,
+    /// Commands it must match. They are tried when the rule is loaded.
+    #[serde(rename = "match")]
+    pub matches: Vec<String>,
+    /// Commands it must not match. As above.
+    pub not_match: Vec<String>,
+}
+
+/// Conditions on one simple command; all that are given must hold. Where several words are given one of them is enough.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", deny_unknown_fields, default)]
+pub struct PolicyClause {
+    /// Names of programs, without directory, with `*` and `?`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// First operands, alternatives separated by `|`: `push`, `stash drop|stash clear`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    /// Options that must be there; each entry has alternatives: `-f|--force`. Bundles and abbreviations count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// Options of which none may be there: `-n|--dry-run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without: Option<String>,
+    /// Patterns of which one argument must fit one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arg: Option<String>,
+    /// Patterns that no argument may fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_arg: Option<String>,
+    /// Places or paths in which one operand must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Places or paths in which no operand may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_path: Option<String>,
+    /// Places or paths in which the last of several operands must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+    /// `key:places`: an argument `key=path` with its path there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keyed: Option<String>,
+    /// `-d|--data:patterns`: the value of an option fits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub option: Option<String>,
+    /// Places or paths to which output is redirected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writes: Option<String>,
+    /// Places or paths from which input is redirected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads: Option<String>,
+    /// Names of variables that are set, with `*` and `?`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assigns: Option<String>,
+    /// A regular expression for the command with its arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// A regular expression that the command with its arguments may not fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_text: Option<String>,
+    /// A regular expression for a program in another language, or statements for a database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Programs whose output it reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Programs that run it, such as `sudo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// `runs-input`, `runs-output`, `runs-download`, `fork-bomb`, `endless-spawn`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// Fewest operands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least: Option<u8>,
+}
+
+/// Another verdict for a rule that comes with the product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct PolicyOverride {
+    /// Id of the rule; `*` alone for every rule that comes with the product.
+    pub rule: String,
+    /// The verdict it is to have.
+    pub verdict: Verdict,
+    /// Only for commands that fit one of these patterns; for all when empty.
+    #[serde(default)]
+    pub commands: Vec<String>,
 }
 
 /// Section `approvals`.

@@ -2,7 +2,7 @@
 //!
 //! Both ends keep a [`Stage`] for the connection and close it on the first illegal message.
 
-use crate::message::{CloseReason, Stopped, ToMain, ToToolhost, ToolhostHello};
+use crate::message::{Approved, CloseReason, PendingApproval, Stopped, ToMain, ToToolhost, ToolhostHello};
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ impl ToToolhost {
             Self::Status => "Status",
             Self::Stop(_) => "Stop",
             Self::Attack => "Attack",
+            Self::Approve(_) => "Approve",
+            Self::ListApprovals => "ListApprovals",
         }
     }
 
@@ -64,7 +66,9 @@ impl ToToolhost {
                 | Self::Run(_)
                 | Self::Put(_)
                 | Self::Get(_)
-                | Self::Attack,
+                | Self::Attack
+                | Self::Approve(_)
+                | Self::ListApprovals,
                 Stage::Open,
             ) => true,
             (
@@ -74,7 +78,9 @@ impl ToToolhost {
                 | Self::Run(_)
                 | Self::Put(_)
                 | Self::Get(_)
-                | Self::Attack,
+                | Self::Attack
+                | Self::Approve(_)
+                | Self::ListApprovals,
                 Stage::Greeting | Stage::Draining | Stage::Closed,
             ) => false,
             (
@@ -126,6 +132,22 @@ impl ToMain {
         if let Self::Stopped(stopped) = self { Ok(stopped) } else { Err(self) }
     }
 
+    /// What waits for approval; another message comes back.
+    ///
+    /// # Errors
+    /// The message, when it is another.
+    pub fn into_approvals(self) -> Result<Vec<PendingApproval>, Self> {
+        if let Self::Approvals(pending) = self { Ok(pending) } else { Err(self) }
+    }
+
+    /// What became of an answer; another message comes back.
+    ///
+    /// # Errors
+    /// The message, when it is another.
+    pub fn into_approved(self) -> Result<Approved, Self> {
+        if let Self::Approved(approved) = self { Ok(approved) } else { Err(self) }
+    }
+
     /// Name of the message, for errors and logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -146,6 +168,8 @@ impl ToMain {
             Self::Bye(_) => "Bye",
             Self::Attacked(_) => "Attacked",
             Self::AttackDone(_) => "AttackDone",
+            Self::Approved(_) => "Approved",
+            Self::Approvals(_) => "Approvals",
         }
     }
 
@@ -173,7 +197,9 @@ impl ToMain {
                 | Self::Status(_)
                 | Self::Stopped(_)
                 | Self::Attacked(_)
-                | Self::AttackDone(_),
+                | Self::AttackDone(_)
+                | Self::Approved(_)
+                | Self::Approvals(_),
                 Stage::Open | Stage::Draining,
             ) => true,
             (
@@ -190,7 +216,9 @@ impl ToMain {
                 | Self::Status(_)
                 | Self::Stopped(_)
                 | Self::Attacked(_)
-                | Self::AttackDone(_),
+                | Self::AttackDone(_)
+                | Self::Approved(_)
+                | Self::Approvals(_),
                 Stage::Greeting | Stage::Closed,
             ) => false,
         };
@@ -222,6 +250,7 @@ mod tests {
     fn new_work_is_illegal_while_draining_and_running_work_is_not() {
         assert!(ToToolhost::ListTools.check(Stage::Draining).is_err());
         assert!(ToToolhost::Attack.check(Stage::Draining).is_err());
+        assert!(ToToolhost::ListApprovals.check(Stage::Draining).is_err());
         assert!(ToToolhost::Cancel(CallNumber(1)).check(Stage::Draining).is_ok());
     }
 

@@ -2,8 +2,9 @@
 
 use oxibot_proto::codec::{Decoder, frame};
 use oxibot_proto::message::{
-    AttackDone, AttackResult, Attacked, CallNumber, CallRequest, CallResult, Denial, Level, Origin, Outcome,
-    Output, RunRequest, StdinChunk, ToMain, ToToolhost, Usage,
+    ApprovalAnswer, ApprovalOutcome, Approved, Asks, AttackDone, AttackResult, Attacked, CallNumber,
+    CallRequest, CallResult, Denial, Level, Origin, Outcome, Output, PendingApproval, RunRequest, StdinChunk,
+    ToMain, ToToolhost, Usage,
 };
 use oxibot_proto::settings::Limits;
 use oxibot_proto::view::{Network, Rest, Temporary, View};
@@ -18,11 +19,17 @@ fn to_toolhost() -> impl Strategy<Value = ToToolhost> {
         Just(ToToolhost::ListTools),
         Just(ToToolhost::Status),
         Just(ToToolhost::Attack),
+        Just(ToToolhost::ListApprovals),
+        (".{0,20}", any::<bool>(), ".{0,20}").prop_map(|(id, yes, by)| ToToolhost::Approve(ApprovalAnswer {
+            id,
+            yes,
+            by
+        })),
         any::<u64>().prop_map(|n| ToToolhost::Cancel(CallNumber(n))),
         (any::<u64>(), prop::collection::vec(any::<u8>(), 0..2000))
             .prop_map(|(n, data)| ToToolhost::Stdin(StdinChunk { call: CallNumber(n), data })),
-        (any::<u64>(), ".{0,30}", ".{0,300}", any::<Option<u64>>(), origin(), any::<bool>()).prop_map(
-            |(n, tool, arguments, timeout_ms, origin, approved_at_terminal)| {
+        (any::<u64>(), ".{0,30}", ".{0,300}", any::<Option<u64>>(), origin(), prop::option::of(".{0,20}"))
+            .prop_map(|(n, tool, arguments, timeout_ms, origin, approval)| {
                 ToToolhost::Call(CallRequest {
                     call: CallNumber(n),
                     tool,
@@ -30,10 +37,9 @@ fn to_toolhost() -> impl Strategy<Value = ToToolhost> {
                     workspace: None,
                     timeout_ms,
                     origin,
-                    approved_at_terminal,
+                    approval,
                 })
-            }
-        ),
+            }),
         (any::<u64>(), prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..10), origin())
             .prop_map(|(n, argv, origin)| {
                 ToToolhost::Run(RunRequest {
@@ -62,7 +68,38 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn to_main() -> impl Strategy<Value = ToMain> {
-    prop_oneof![result(), attacked(), prop::option::of(".{0,40}").prop_map(done)]
+    prop_oneof![
+        result(),
+        attacked(),
+        prop::option::of(".{0,40}").prop_map(done),
+        (".{0,20}", approval_outcome()).prop_map(|(id, outcome)| ToMain::Approved(Approved { id, outcome })),
+        prop::collection::vec(pending(), 0..3).prop_map(ToMain::Approvals),
+    ]
+}
+
+fn approval_outcome() -> impl Strategy<Value = ApprovalOutcome> {
+    prop_oneof![
+        Just(ApprovalOutcome::Granted),
+        Just(ApprovalOutcome::Refused),
+        ".{0,40}".prop_map(|reason| ApprovalOutcome::Void { reason }),
+    ]
+}
+
+fn pending() -> impl Strategy<Value = PendingApproval> {
+    let asks = prop_oneof![Just(Asks::Main), Just(Asks::Administrator)];
+    (".{0,20}", ".{0,20}", ".{0,300}", ".{0,20}", origin(), any::<u64>(), asks).prop_map(
+        |(id, tool, text, rule, origin, expires_ms, asks)| PendingApproval {
+            id,
+            tool,
+            text,
+            rule,
+            reason: "r".into(),
+            workspace: "/w".into(),
+            origin,
+            expires_ms,
+            asks,
+        },
+    )
 }
 
 fn done(refused: Option<String>) -> ToMain {
@@ -90,7 +127,7 @@ fn result() -> impl Strategy<Value = ToMain> {
                 outcome,
                 exit_code,
                 signal: None,
-                output: Output { head, tail: Vec::new(), total_bytes, file: None },
+                output: Output { head, tail: Vec::new(), total_bytes, passed_bytes: total_bytes, file: None },
                 violations: Vec::new(),
                 notes: Vec::new(),
                 level: Level::Full,
@@ -98,6 +135,7 @@ fn result() -> impl Strategy<Value = ToMain> {
                 duration_ms: 1,
                 usage: Some(Usage { cpu_ms: 1, max_rss_kb: 2 }),
                 view,
+                approval: None,
             }))
         },
     )

@@ -11,3 +11,4 @@ pub mod model_server;
 pub mod peer;
 pub mod podman;
 pub mod processes;
+pub mod telegram;

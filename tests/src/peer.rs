@@ -34,7 +34,7 @@ pub struct Peer {
 /// Who these tests claim to be.
 #[must_use]
 pub fn origin() -> Origin {
-    Origin { who: "test".into(), channel: "test".into(), session: "test".into() }
+    Origin { who: "test".into(), channel: "terminal".into(), session: "test".into() }
 }
 
 impl Peer {
@@ -142,7 +142,7 @@ impl Peer {
             workspace: None,
             timeout_ms: None,
             origin: origin(),
-            approved_at_terminal: false,
+            approval: None,
         }));
         call
     }

@@ -331,7 +331,7 @@ fn two_workspaces_of_one_toolhost_do_not_see_each_other() {
                 workspace,
                 timeout_ms: None,
                 origin: origin(),
-                approved_at_terminal: false,
+                approval: None,
             }));
             call
         };

@@ -9,16 +9,32 @@ corpus!(ATTACKS);
 
 /// The same attacks where calls have a proxy: it changes nothing but itself.
 mod with_hosts_listed {
+    use oxibot_tests::corpus::judge::judge;
+    use oxibot_tests::corpus::run::{LEVEL_VARIABLE, Mode};
+    use oxibot_tests::fixture::skip;
+
     use super::{ATTACKS, Attack};
 
-    const LISTED: &str = r#"{"tools": {"bash": {"network": ["*.example.org", "localhost.example.net:1"]}}}"#;
+    const LISTED: &str = r#"{"tools": {"bash": {"network": ["*.example.org", "git.example.net:1"]}}}"#;
 
-    /// All but the one that looks for the variables of a proxy.
-    fn attacks() -> Vec<Attack> {
-        ATTACKS.iter().filter(|attack| attack.id != "proxy-variables").copied().collect()
+    fn hold(test: &str, mode: Mode) {
+        if std::env::var(LEVEL_VARIABLE).is_ok_and(|level| level != "full") {
+            return skip(test, "hosts can be listed at level full only");
+        }
+        // All but the one that looks for the variables of a proxy.
+        let attacks = ATTACKS.iter().filter(|attack| attack.id != "proxy-variables");
+        judge(&attacks.copied().collect::<Vec<Attack>>(), LISTED, mode);
     }
 
-    oxibot_tests::corpus!(@modes &attacks(), LISTED, full_as_root FullRoot, full_as_user FullUser, tool_call ToolCall);
+    #[test]
+    fn attacks_of_a_call_with_a_proxy() {
+        hold("attacks_of_a_call_with_a_proxy", Mode::ToolCall);
+    }
+
+    #[test]
+    fn attacks_of_a_users_call_with_a_proxy() {
+        hold("attacks_of_a_users_call_with_a_proxy", Mode::ToolCallUser);
+    }
 }
 
 const ATTACKS: &[Attack] = &[

@@ -34,7 +34,7 @@ fn call(call: u64, workspace: Option<&str>, timeout_ms: Option<u64>) -> ToToolho
         workspace: workspace.map(str::to_owned),
         timeout_ms,
         origin: origin(),
-        approved_at_terminal: false,
+        approval: None,
     })
 }
 
@@ -123,7 +123,13 @@ fn forged() -> ToMain {
         }),
         exit_code: Some(0),
         signal: None,
-        output: Output { head: b"forged".to_vec(), tail: Vec::new(), total_bytes: 6, file: None },
+        output: Output {
+            head: b"forged".to_vec(),
+            tail: Vec::new(),
+            total_bytes: 6,
+            passed_bytes: 6,
+            file: None,
+        },
         violations: Vec::new(),
         notes: Vec::new(),
         level: Level::Off,
@@ -131,6 +137,7 @@ fn forged() -> ToMain {
         duration_ms: 0,
         usage: None,
         view: None,
+        approval: None,
     }))
 }
 

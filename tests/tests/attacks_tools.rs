@@ -330,7 +330,7 @@ fn raw(peer: &mut Peer, tool: &str, arguments: String) -> CallResult {
         workspace: Option::None,
         timeout_ms: Some(15_000),
         origin: oxibot_tests::peer::origin(),
-        approved_at_terminal: false,
+        approval: Option::None,
     }));
     peer.result(call)
 }

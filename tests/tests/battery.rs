@@ -236,7 +236,7 @@ fn another_workspace_is_attacked_before_its_first_call() {
             workspace: Some(second.clone()),
             timeout_ms: None,
             origin: oxibot_tests::peer::origin(),
-            approved_at_terminal: false,
+            approval: None,
         }));
         let result = peer.result(call);
         assert_eq!((result.outcome, result.proven), (Outcome::Completed, Some(Proven::Start)));

@@ -162,7 +162,7 @@ fn stopped_files_worker_does_not_hold_a_call_past_its_deadline() {
         workspace: None,
         timeout_ms: Some(1_000),
         origin: oxibot_tests::peer::origin(),
-        approved_at_terminal: false,
+        approval: None,
     }));
     let result = peer.result(number);
     assert_eq!(result.outcome, Outcome::TimedOut, "{result:?}");

@@ -92,8 +92,10 @@ fn two_gigabytes_of_output_cost_no_memory_alone() {
 #[test]
 fn a_fork_bomb_ends_with_its_call_alone() {
     let fixture = Fixture::new();
+    // In a file the bomb gets past the policy, which reads only the command.
+    std::fs::write(fixture.workspace().join("bomb"), "f() { f | f & }; f; sleep 30").unwrap();
     let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
-    let call = peer.call("bash", &json!({"command": "f() { f | f & }; f; sleep 30", "timeout_s": 3}));
+    let call = peer.call("bash", &json!({"command": "bash ./bomb", "timeout_s": 3}));
     let result = peer.result(call);
     assert!(matches!(result.outcome, Outcome::TimedOut | Outcome::Completed), "{result:?}");
     assert!(result.duration_ms < 20_000, "{result:?}");

@@ -94,7 +94,7 @@ fn number_used_twice_is_illegal() {
         workspace: None,
         timeout_ms: None,
         origin: oxibot_tests::peer::origin(),
-        approved_at_terminal: false,
+        approval: None,
     });
     peer.send(&again);
     let mut bye = None;
@@ -147,7 +147,7 @@ fn unlisted_workspace_is_denied() {
         workspace: Some(other.display().to_string()),
         timeout_ms: None,
         origin: oxibot_tests::peer::origin(),
-        approved_at_terminal: true,
+        approval: Some("guessed".into()),
     }));
     let result = peer.result(call);
     assert!(matches!(result.outcome, Outcome::Denied(_)), "{result:?}");

@@ -11,7 +11,7 @@ use serde_json::json;
 fn level_without(mechanism: &str, require: &str) -> Option<Level> {
     let fixture = Fixture::new();
     let configuration = fixture.home().join("config.json");
-    std::fs::write(&configuration, json!({"sandbox": {"require": require}}).to_string()).unwrap();
+    std::fs::write(&configuration, json!({"sandbox": {"require": require}, "policy": {"overrides": [{"rule": "*", "verdict": "allow"}]}}).to_string()).unwrap();
     std::fs::set_permissions(&configuration, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut command = Command::new(binary("sabotage"));
     command.env_clear().args([mechanism, "--"]).arg(binary("oxibot-toolhost"));

@@ -1,7 +1,8 @@
 //! `oxibot sandbox run`: streams unchanged and separate, exit codes as documented, the wall and nothing else.
 
-use std::io::Write as _;
-use std::process::Stdio;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use oxibot_tests::fixture::{Fixture, describe};
 
@@ -39,6 +40,75 @@ fn deadline_is_124() {
         .unwrap();
     assert_eq!(output.status.code(), Some(124), "{}", describe(&output));
     assert!(oxibot_tests::processes::anywhere("sleep 96.51").is_empty());
+}
+
+/// The deadline is that of the reply, not of the moment when somebody reads.
+#[test]
+fn deadline_holds_although_nobody_reads() {
+    for script in ["exec yes", "exec yes >&2", "yes & exec yes >&2"] {
+        let fixture = Fixture::new();
+        let mut child = fixture
+            .oxibot()
+            .args(["sandbox", "run", "--timeout", "1", "--workspace"])
+            .arg(fixture.workspace())
+            .args(["--", "bash", "-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(40);
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() >= until => {
+                    child.kill().unwrap();
+                    panic!("{script}: it waits for its reader");
+                }
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        assert_eq!(status.code(), Some(124), "{script}");
+    }
+}
+
+/// A reader who is slower than the deadline gets everything of a program that ended by itself.
+#[test]
+fn slow_reader_gets_all_of_a_program_that_ended() {
+    let fixture = Fixture::new();
+    let mut child = fixture
+        .oxibot()
+        .args(["sandbox", "run", "--timeout", "3", "--workspace"])
+        .arg(fixture.workspace())
+        .args(["--", "seq", "20000"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(7));
+    let mut read = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut read).unwrap();
+    assert_eq!(read.lines().count(), 20_000);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// `trap '' CHLD` in a shell, `nohup`-like wrappers and some service managers leave that behind.
+#[test]
+fn parent_that_ignores_its_ended_children_is_no_hindrance() {
+    let fixture = Fixture::new();
+    let inner = fixture.oxibot();
+    let output = Command::new("bash")
+        .env_clear()
+        .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .args(["-c", "trap '' CHLD PIPE USR1; \"$@\"", "bash"])
+        .arg(inner.get_program())
+        .args(["sandbox", "run", "--workspace"])
+        .arg(fixture.workspace())
+        .args(["--", "bash", "-c", "(exit 4); echo $?; trap -p"])
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"4\n", "{}", describe(&output));
+    assert!(output.stderr.is_empty(), "{}", describe(&output));
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn as_user(fixture: &Fixture, program: &Path, arguments: &[&str]) -> Output {
         .env("HOME", fixture.root())
         .env("OXIBOT_HOME", fixture.home())
         .env(ACCEPT_REDUCED.0, ACCEPT_REDUCED.1)
+        .env("OXIBOT_POLICY__OVERRIDES", r#"[{"rule":"*","verdict":"allow"}]"#)
         .stdin(Stdio::null())
         .output()
         .unwrap()

@@ -3,11 +3,13 @@
 //! It puts a call's result into words for the model: what we know of it apart from what a program printed, which is
 //! untrusted. It judges nothing and repeats nothing: a call whose answer was lost stays lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use oxibot_proto::message::{CallResult, Origin, Outcome};
+use oxibot_proto::message::{ApprovalOutcome, Asks, CallResult, Origin, Outcome, PendingApproval};
 use tokio::sync::watch;
 
+use super::consent::{Approver, Consent};
 use super::hands::{BoxFuture, CallEnding, CallProgress, FetchFault, Hands};
 use crate::broker::{Broker, BrokerError, CallEvent, CallOptions};
 use crate::explain;
@@ -15,18 +17,32 @@ use crate::model::ToolCall;
 use crate::render::report::CallReport;
 
 /// The broker, on behalf of one conversation.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Acting {
     broker: Broker,
     origin: Origin,
     workspace: Option<String>,
+    /// Whom to ask about calls that need a yes. Nobody: such a call ends as it is.
+    approver: Option<Arc<dyn Approver>>,
+}
+
+impl std::fmt::Debug for Acting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acting").field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 impl Acting {
     /// Calls in the name of `origin`, in a workspace or the default one.
     #[must_use]
     pub fn new(broker: Broker, origin: Origin, workspace: Option<String>) -> Self {
-        Self { broker, origin, workspace }
+        Self { broker, origin, workspace, approver: None }
+    }
+
+    /// With somebody to ask about calls that need a yes.
+    #[must_use]
+    pub fn asking(self, approver: Arc<dyn Approver>) -> Self {
+        Self { approver: Some(approver), ..self }
     }
 
     async fn run(
@@ -39,16 +55,71 @@ impl Acting {
             CallOptions { workspace: self.workspace.clone(), ..CallOptions::new(self.origin.clone()) };
         // Some vendors send nothing at all for a tool without arguments.
         let arguments = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
-        let mut pending = match self.broker.start_call(&call.name, arguments, options).await {
-            Ok(pending) => pending,
+        let result = match self.once(call, arguments, options.clone(), progress, &mut stop).await {
+            Ok(result) => result,
             Err(error) => return not_asked(&error),
         };
+        let (Some(pending), Some(approver)) = (&result.approval, &self.approver) else {
+            return ending(&result, explain::command(&call.name, arguments));
+        };
+        let answered = tokio::select! {
+            answered = self.consent(pending, approver.as_ref()) => answered,
+            () = asked_to_stop(&mut stop) => Err("the turn was cancelled before anybody answered".to_owned()),
+        };
+        match answered {
+            Ok(()) => {
+                let approval = Some(pending.id.clone());
+                let options = CallOptions { approval, ..options };
+                match self.once(call, arguments, options, progress, &mut stop).await {
+                    Ok(result) => ending(&result, explain::command(&call.name, arguments)),
+                    Err(error) => not_asked(&error),
+                }
+            }
+            Err(why) => refused(&result, &why),
+        }
+    }
+
+    /// Has the call approved. The error says why it is not, for the model.
+    async fn consent(&self, pending: &PendingApproval, approver: &dyn Approver) -> Result<(), String> {
+        let outcome = match pending.asks {
+            Asks::Administrator => {
+                approver.waits(pending);
+                let wait = Duration::from_millis(pending.expires_ms);
+                match tokio::time::timeout(wait, self.broker.approval(&pending.id)).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => return Err("nobody answered in time".to_owned()),
+                }
+            }
+            Asks::Main => match approver.ask(pending).await {
+                Consent::Yes(by) => self.broker.approve(&pending.id, true, &by).await,
+                Consent::No(by) => self.broker.approve(&pending.id, false, &by).await,
+                Consent::Nobody => return Err("there is nobody to ask".to_owned()),
+            },
+        };
+        match outcome {
+            Ok(ApprovalOutcome::Granted) => Ok(()),
+            Ok(ApprovalOutcome::Refused) => Err("a person was asked and said no".to_owned()),
+            Ok(ApprovalOutcome::Void { reason }) => Err(reason),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Makes the call and waits for its result.
+    async fn once(
+        &self,
+        call: &ToolCall,
+        arguments: &str,
+        options: CallOptions,
+        progress: &(dyn Fn(CallProgress) + Send + Sync),
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Box<CallResult>, BrokerError> {
+        let mut pending = self.broker.start_call(&call.name, arguments, options).await?;
         let mut deadline = None;
         let mut stopping = false;
         loop {
             let event = tokio::select! {
                 event = pending.next() => event,
-                () = asked_to_stop(&mut stop), if !stopping => {
+                () = asked_to_stop(stop), if !stopping => {
                     stopping = true;
                     if let Err(error) = self.broker.cancel(pending.number).await {
                         tracing::debug!(%error, "a call could not be cancelled");
@@ -64,7 +135,7 @@ impl Acting {
                     output_bytes: alive.output_bytes,
                 }),
                 CallEvent::Output(_) => {}
-                CallEvent::Result(result) => return ending(&result, explain::command(&call.name, arguments)),
+                CallEvent::Result(result) => return Ok(result),
             }
         }
     }
@@ -114,6 +185,15 @@ fn not_asked(error: &BrokerError) -> CallEnding {
         exit_code: None,
         duration: Duration::ZERO,
     }
+}
+
+/// A call that nobody approved: what the rule says, and what a person said.
+fn refused(result: &CallResult, why: &str) -> CallEnding {
+    let mut ending = ending(result, None);
+    ending.outcome = "denied".to_owned();
+    ending.summary =
+        ending.summary.replacen("outcome: needs_approval", &format!("outcome: denied, {why}"), 1);
+    ending
 }
 
 /// A result in words. What a confined program had a part in stays in `output`.

@@ -5,7 +5,9 @@
 //! It starts no program, opens no file of a workspace, and judges no call: that is the toolhost's.
 
 pub mod acting;
+pub mod allowance;
 mod asking;
+pub mod consent;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod hands;

@@ -61,6 +61,8 @@ pub struct Turn {
     asked: u32,
     usage: TokenUsage,
     reply: String,
+    /// Whole answers given before a message that came meanwhile was answered too.
+    answers: Vec<String>,
     /// Replies with nothing in them, one after another.
     empty: u32,
     /// The model was told that its rounds are used up.
@@ -88,6 +90,7 @@ impl Turn {
             asked: 0,
             usage: TokenUsage::default(),
             reply: String::new(),
+            answers: Vec::new(),
             empty: 0,
             last_words: false,
             unseen: false,
@@ -185,6 +188,7 @@ impl Turn {
         } else if text.trim().is_empty() {
             self.empty_reply(out);
         } else if self.unseen && self.may_ask() {
+            self.answers.push(std::mem::take(&mut self.reply));
             self.ask(out);
         } else if stop == StopReason::Length {
             self.finish(out, Ending::CutShort, None);
@@ -325,9 +329,12 @@ impl Turn {
     fn finish(&mut self, out: &mut Vec<Effect>, ending: Ending, fault: Option<MindFault>) {
         self.persist(out, Entry::TurnEnded { ending });
         self.state = State::Done;
+        let mut answers = std::mem::take(&mut self.answers);
+        answers.push(std::mem::take(&mut self.reply));
+        answers.retain(|answer| !answer.trim().is_empty());
         out.push(Effect::Finish(Finished {
             ending,
-            reply: std::mem::take(&mut self.reply),
+            reply: answers.join("\n\n"),
             usage: self.usage,
             calls: std::mem::take(&mut self.records),
             fault,

@@ -78,7 +78,9 @@ impl Attacks {
             | ToMain::GetChunk(_)
             | ToMain::TransferEnd(_)
             | ToMain::Status(_)
-            | ToMain::Stopped(_)) => Err(broke(&format!("it sent {} unasked", other.name()))),
+            | ToMain::Stopped(_)
+            | ToMain::Approved(_)
+            | ToMain::Approvals(_)) => Err(broke(&format!("it sent {} unasked", other.name()))),
         }
     }
 

@@ -58,6 +58,7 @@ impl Pending {
             over: false,
             input: Arc::clone(&input),
             until: None,
+            deadline: None,
         };
         (Self { events, input }, handle)
     }
@@ -75,6 +76,8 @@ pub struct PendingCall {
     input: Arc<Semaphore>,
     /// When the toolhost is given up. Known once the call has started.
     until: Option<Instant>,
+    /// When the call is over at the latest. Known as the above.
+    deadline: Option<Instant>,
 }
 
 impl PendingCall {
@@ -132,10 +135,18 @@ impl PendingCall {
                 );
                 let patience = Duration::from_millis(started.deadline_ms).saturating_add(SILENCE);
                 self.until = Instant::now().checked_add(patience);
+                self.deadline = Instant::now().checked_add(Duration::from_millis(started.deadline_ms));
             }
             CallEvent::Progress(_) => {}
         }
         event
+    }
+
+    /// When the call is over at the latest, once it has started: from then on taking output costs no memory, for a program
+    /// that was ended prints nothing more.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// The result, whatever comes before it.

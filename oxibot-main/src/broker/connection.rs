@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use oxibot_proto::codec::{self, Decoder};
 use oxibot_proto::message::{
-    CallNumber, CallRequest, CallResult, FileChunk, GetRequest, PutRequest, StopScope, Stopped, ToMain,
-    ToToolhost, ToolSpec, ToolhostHello, ToolhostStatus, TransferEnd,
+    ApprovalAnswer, Approved, CallNumber, CallRequest, CallResult, FileChunk, GetRequest, PutRequest,
+    StopScope, Stopped, ToMain, ToToolhost, ToolSpec, ToolhostHello, ToolhostStatus, TransferEnd,
 };
 use oxibot_proto::state::Stage;
 use tokio::io::Interest;
@@ -36,6 +36,8 @@ pub(super) enum Order {
     Tools(Answer<Vec<ToolSpec>>),
     Status(Answer<ToolhostStatus>),
     Stop(StopScope, Answer<Stopped>),
+    Approve(ApprovalAnswer, Answer<Approved>),
+    AwaitApproval(String, Answer<Approved>),
     Taken(CallNumber),
     Send(ToToolhost),
 }
@@ -237,7 +239,9 @@ impl Task {
                     | ToToolhost::Taken(_)
                     | ToToolhost::Status
                     | ToToolhost::Stop(_)
-                    | ToToolhost::Attack => return Ok(()),
+                    | ToToolhost::Attack
+                    | ToToolhost::Approve(_)
+                    | ToToolhost::ListApprovals => return Ok(()),
                 };
                 self.ledger.call(number, tool, run, pending);
                 self.refusable(number, &message)
@@ -267,6 +271,14 @@ impl Task {
                 self.ledger.stop(answer);
                 self.send(&ToToolhost::Stop(scope))
             }
+            Order::Approve(said, answer) => {
+                self.ledger.approval(said.id.clone(), answer);
+                self.send(&ToToolhost::Approve(said))
+            }
+            Order::AwaitApproval(id, answer) => {
+                self.ledger.approval(id, answer);
+                Ok(())
+            }
             Order::Taken(number) => {
                 if self.ledger.taken(number) {
                     self.send(&ToToolhost::Taken(number))
@@ -292,7 +304,9 @@ impl Task {
                     | ToToolhost::Taken(_)
                     | ToToolhost::Status
                     | ToToolhost::Stop(_)
-                    | ToToolhost::Attack => false,
+                    | ToToolhost::Attack
+                    | ToToolhost::Approve(_)
+                    | ToToolhost::ListApprovals => false,
                 };
                 if known { self.send(&message) } else { Ok(()) }
             }

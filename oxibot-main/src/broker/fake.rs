@@ -60,6 +60,7 @@ pub(crate) fn result(call: CallNumber, outcome: Outcome, output: &[u8]) -> CallR
             head: output.to_vec(),
             tail: Vec::new(),
             total_bytes: u64::try_from(output.len()).unwrap(),
+            passed_bytes: u64::try_from(output.len()).unwrap(),
             file: None,
         },
         violations: Vec::new(),
@@ -69,6 +70,7 @@ pub(crate) fn result(call: CallNumber, outcome: Outcome, output: &[u8]) -> CallR
         duration_ms: 1,
         usage: None,
         view: None,
+        approval: None,
     }
 }
 

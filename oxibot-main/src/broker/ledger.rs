@@ -8,11 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use oxibot_proto::message::{
-    CHUNK_WINDOW, CallNumber, CallResult, FileChunk, Judgement, MAX_CHUNK, Outcome, Output, Stopped, ToMain,
-    ToolSpec, ToolhostHello, ToolhostStatus, TransferEnd,
+    Approved, CHUNK_WINDOW, CallNumber, CallResult, FileChunk, Judgement, MAX_APPROVALS, MAX_CHUNK, Outcome,
+    Output, Stopped, ToMain, ToolSpec, ToolhostHello, ToolhostStatus, TransferEnd,
 };
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::redaction;
 
 use super::BrokerError;
 use super::call::{CallEvent, Pending, RESERVED};
@@ -58,7 +60,14 @@ pub(super) struct Ledger {
     tools: VecDeque<Answer<Vec<ToolSpec>>>,
     statuses: VecDeque<Answer<ToolhostStatus>>,
     stops: VecDeque<Answer<Stopped>>,
+    /// Who waits for what a person said, by the id of the approval.
+    approvals: HashMap<String, Vec<Answer<Approved>>>,
+    /// What was said before anybody waited for it.
+    said: HashMap<String, Approved>,
 }
+
+/// Approvals whose answer came before anybody waited. More than can be pending are none of ours.
+const MOST_SAID: usize = MAX_APPROVALS;
 
 impl Ledger {
     pub(super) fn call(&mut self, number: CallNumber, tool: String, run: bool, pending: Pending) {
@@ -108,6 +117,29 @@ impl Ledger {
         self.stops.push_back(answer);
     }
 
+    pub(super) fn approval(&mut self, id: String, answer: Answer<Approved>) {
+        match self.said.remove(&id) {
+            Some(said) => drop(answer.send(Ok(said))),
+            None => self.approvals.entry(id).or_default().push(answer),
+        }
+    }
+
+    fn approved(&mut self, approved: &Approved) -> Result<(), Violation> {
+        match self.approvals.remove(&approved.id) {
+            Some(waiting) => {
+                for answer in waiting {
+                    // Nobody waits any more: nothing is lost by not telling.
+                    drop(answer.send(Ok(approved.clone())));
+                }
+            }
+            None if self.said.len() < MOST_SAID => {
+                self.said.insert(approved.id.clone(), approved.clone());
+            }
+            None => return Err(Violation { message: "Approved", what: "more often than calls can wait" }),
+        }
+        Ok(())
+    }
+
     /// One chunk was taken. `false` when there is nothing to tell the toolhost any more.
     pub(super) fn taken(&mut self, number: CallNumber) -> bool {
         match self.entries.get_mut(&number) {
@@ -150,7 +182,33 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Violation`] when it answers nothing that was asked.
-    pub(super) fn accept(&mut self, message: ToMain) -> Result<(), Violation> {
+    pub(super) fn accept(&mut self, mut message: ToMain) -> Result<(), Violation> {
+        // The one place where what tools said comes in.
+        match &mut message {
+            ToMain::CallResult(result) => redaction::result(result),
+            ToMain::TransferEnd(end) => redaction::outcome(&mut end.outcome),
+            ToMain::Judgement(judgement) => {
+                for command in &mut judgement.commands {
+                    *command = redaction::text(command).into_owned();
+                }
+            }
+            // What a person is to say yes to is shown as it is: a call that differs from its text would be another one.
+            ToMain::Approvals(_)
+            | ToMain::Approved(_)
+            | ToMain::Hello(_)
+            | ToMain::Tools(_)
+            | ToMain::Status(_)
+            | ToMain::Stopped(_)
+            | ToMain::Started(_)
+            | ToMain::Progress(_)
+            | ToMain::Output(_)
+            | ToMain::StdinTaken(_)
+            | ToMain::PutProgress(_)
+            | ToMain::GetChunk(_)
+            | ToMain::Attacked(_)
+            | ToMain::AttackDone(_)
+            | ToMain::Bye(_) => {}
+        }
         let name = message.name();
         let wrong = |what| Err(Violation { message: name, what });
         match message {
@@ -258,8 +316,9 @@ impl Ledger {
                 }
                 Some(Entry::Call(_) | Entry::Judge(_)) | None => wrong("for no transfer of ours"),
             },
-            // Asked for by `doctor --attack` alone, which has a connection of its own.
-            ToMain::Attacked(_) | ToMain::AttackDone(_) => wrong("unasked"),
+            // Asked for by `doctor --attack` and `approvals` alone, which have connections of their own.
+            ToMain::Attacked(_) | ToMain::AttackDone(_) | ToMain::Approvals(_) => wrong("unasked"),
+            ToMain::Approved(approved) => self.approved(&approved),
             ToMain::Hello(_) | ToMain::Bye(_) => wrong("out of turn"),
         }
     }
@@ -279,6 +338,9 @@ impl Ledger {
                 Entry::Get { .. } => {}
                 Entry::Put { credit, .. } => credit.close(),
             }
+        }
+        for answer in self.approvals.drain().flat_map(|(_, waiting)| waiting) {
+            drop(answer.send(Err(why.clone())));
         }
         for answer in self.tools.drain(..) {
             drop(answer.send(Err(why.clone())));
@@ -314,7 +376,7 @@ pub(super) fn lost(
         outcome: Outcome::Internal { message: format!("{why}; whether the call took effect is not known") },
         exit_code: None,
         signal: None,
-        output: Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, file: None },
+        output: Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, passed_bytes: 0, file: None },
         violations: Vec::new(),
         notes: Vec::new(),
         level: hello.wall.level,
@@ -322,6 +384,7 @@ pub(super) fn lost(
         duration_ms: 0,
         usage: None,
         view: None,
+        approval: None,
     }
 }
 

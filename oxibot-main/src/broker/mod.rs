@@ -12,6 +12,7 @@ mod connection;
 pub(crate) mod fake;
 mod greeting;
 mod ledger;
+mod once;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -21,8 +22,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use oxibot_proto::codec::EncodeError;
 use oxibot_proto::message::{
-    CallNumber, CallRequest, CloseReason, Judgement, MAX_ARGUMENTS, Origin, RunRequest, StopScope, Stopped,
-    ToToolhost, ToolSpec, ToolhostHello, ToolhostStatus,
+    ApprovalAnswer, ApprovalOutcome, CallNumber, CallRequest, CloseReason, Judgement, MAX_ARGUMENTS, Origin,
+    RunRequest, StopScope, Stopped, ToToolhost, ToolSpec, ToolhostHello, ToolhostStatus,
 };
 use tokio::sync::oneshot;
 
@@ -30,6 +31,7 @@ pub use attacks::Attacks;
 pub use call::{CallEvent, PendingCall, RunInput};
 pub use connection::Connection;
 pub use greeting::{Greeted, greet, greet_within};
+pub use once::Calls;
 
 use call::Pending;
 use connection::{Link, Order};
@@ -82,15 +84,15 @@ pub struct CallOptions {
     pub timeout_ms: Option<u64>,
     /// Who asks.
     pub origin: Origin,
-    /// A person at the terminal has seen the whole call and said yes.
-    pub approved_at_terminal: bool,
+    /// Id of an approval of exactly this call.
+    pub approval: Option<String>,
 }
 
 impl CallOptions {
     /// The default workspace and deadline, nothing approved.
     #[must_use]
     pub fn new(origin: Origin) -> Self {
-        Self { workspace: None, timeout_ms: None, origin, approved_at_terminal: false }
+        Self { workspace: None, timeout_ms: None, origin, approval: None }
     }
 }
 
@@ -158,6 +160,23 @@ impl Broker {
         self.ask(|answer| Order::Stop(scope, answer)).await
     }
 
+    /// Passes on what a person said to a call that needs approval. Granted, the same call may be made once with the id.
+    ///
+    /// # Errors
+    /// As [`Broker::tools`].
+    pub async fn approve(&self, id: &str, yes: bool, by: &str) -> Result<ApprovalOutcome, BrokerError> {
+        let said = ApprovalAnswer { id: id.to_owned(), yes, by: by.to_owned() };
+        Ok(self.ask(|answer| Order::Approve(said, answer)).await?.outcome)
+    }
+
+    /// Waits until somebody else answers: an administrator, at the toolhost's own socket. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Broker::tools`].
+    pub async fn approval(&self, id: &str) -> Result<ApprovalOutcome, BrokerError> {
+        Ok(self.ask(|answer| Order::AwaitApproval(id.to_owned(), answer)).await?.outcome)
+    }
+
     /// Asks for a tool call. It is judged by the toolhost; what comes of it are the events of the [`PendingCall`].
     /// Dropping that cancels the call.
     ///
@@ -201,7 +220,7 @@ impl Broker {
         options: CallOptions,
     ) -> Result<(PendingCall, RunInput), BrokerError> {
         let call = self.number();
-        let CallOptions { workspace, timeout_ms, origin, approved_at_terminal: _ } = options;
+        let CallOptions { workspace, timeout_ms, origin, approval: _ } = options;
         let request = ToToolhost::Run(RunRequest { call, argv, workspace, timeout_ms, origin });
         let pending = self.begin(call, request).await?;
         let input = pending.input();
@@ -223,7 +242,7 @@ impl Broker {
                 arguments.len()
             )));
         }
-        let CallOptions { workspace, timeout_ms, origin, approved_at_terminal } = options;
+        let CallOptions { workspace, timeout_ms, origin, approval } = options;
         Ok(CallRequest {
             call: self.number(),
             tool: tool.to_owned(),
@@ -231,7 +250,7 @@ impl Broker {
             workspace,
             timeout_ms,
             origin,
-            approved_at_terminal,
+            approval,
         })
     }
 

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oxibot_proto::message::{Origin, ToolSpec};
+use oxibot_proto::settings::Senders;
 
 use crate::agent::acting::Acting;
+use crate::agent::allowance::{Allowance, Sender};
 use crate::agent::hands::Mind;
 use crate::agent::runner::{Agent, Terms};
 use crate::agent::thinking::Thinking;
@@ -18,11 +20,12 @@ use crate::broker::Broker;
 use crate::cli::AgentArgs;
 use crate::config::{Config, Loaded};
 use crate::exit::Exit;
+use crate::gateway::Voice;
 use crate::model::OfferedTool;
 use crate::provider::{self, ConnectOptions, Opened, Provider, ProviderSettings, Recorder, Replay};
 use crate::render::report::error_object;
 use crate::render::terminal::{self, Terminal};
-use crate::repl::{self, Desk, OpenMind, Screen, screen::Detail};
+use crate::repl::{self, AtTerminal, Desk, OpenMind, Screen, screen::Detail};
 use crate::store::{Expiry, Store};
 
 /// How long cancelled calls may take to answer. The toolhost ends a call's processes at once and then looks for up to
@@ -72,6 +75,7 @@ pub struct Prepared {
     state: PathBuf,
     who: String,
     session: String,
+    senders: Senders,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -130,6 +134,7 @@ pub fn prepare(args: &AgentArgs, loaded: &Loaded) -> Result<Prepared, Unready> {
         state: loaded.paths.state.clone(),
         who: user(),
         session: session_key(name),
+        senders: config.limits.senders,
     })
 }
 
@@ -152,7 +157,24 @@ async fn desk(
     broker: &Broker,
     terminal: Terminal,
 ) -> Result<(Desk, Option<String>), Unready> {
-    let Prepared { args, mind, open_mind, terms, vision, expiry, state, who, session } = prepared;
+    let (json, message) = (prepared.args.json, prepared.args.message.clone());
+    let (vision, session, who) = (prepared.vision, prepared.session.clone(), prepared.who.clone());
+    let Voice { mut agent, terms, open_mind, broker, allowance } = voice(prepared, broker).await?;
+    let detail = if json { Detail::Remarks } else { Detail::All };
+    let screen = Arc::new(Screen::new(terminal, detail));
+    let sender = Sender { channel: "terminal".to_owned(), who: who.clone() };
+    if AtTerminal::possible() {
+        let origin = Origin { who: who.clone(), channel: "terminal".to_owned(), session: session.clone() };
+        let acting = Acting::new(broker, origin, None);
+        agent.hands = Arc::new(acting.asking(Arc::new(AtTerminal::new(Arc::clone(&screen), who))));
+    }
+    Ok((Desk { agent, terms, session, open_mind, vision, screen, allowance, sender }, message))
+}
+
+/// Opens the conversations and asks the toolhost what it offers. Nobody is asked about calls that need a yes.
+pub(super) async fn voice(prepared: Prepared, broker: &Broker) -> Result<Voice, Unready> {
+    let Prepared { mind, open_mind, terms, expiry, state, who, session, senders, args: _, vision: _ } =
+        prepared;
     // Opening may wait for another process that migrates: not on the runtime's thread.
     let store = tokio::task::spawn_blocking(move || Store::open(&state))
         .await
@@ -161,15 +183,17 @@ async fn desk(
             let (exit, kind, hint) = repl::exit_of_error(&error);
             Unready { exit, kind, message: error.to_string(), hint: hint.to_owned() }
         })?;
+    let allowance = Allowance::new(senders, store.clone());
     let specs = broker
         .tools()
         .await
         .map_err(|error| Unready::new(Exit::TryAgain, "toolhost", &format!("{error}; try again")))?;
     let hello = broker.hello();
-    let origin = Origin { who, channel: "terminal".to_owned(), session: session.clone() };
+    let origin = Origin { who, channel: "terminal".to_owned(), session };
+    let acting = Acting::new(broker.clone(), origin, None);
     let agent = Agent {
         store,
-        hands: Arc::new(Acting::new(broker.clone(), origin, None)),
+        hands: Arc::new(acting),
         mind,
         tool_names: specs
             .iter()
@@ -181,9 +205,7 @@ async fn desk(
         level: hello.wall.level.name().to_owned(),
         expiry,
     };
-    let detail = if args.json { Detail::Remarks } else { Detail::All };
-    let screen = Screen::new(terminal, detail);
-    Ok((Desk { agent, terms, session, open_mind, vision, screen }, args.message))
+    Ok(Voice { agent, terms, open_mind, broker: broker.clone(), allowance })
 }
 
 /// The key of a conversation at the terminal.

@@ -7,13 +7,15 @@ use oxibot_proto::web::SearchService;
 
 use crate::broker::{self, Broker, Connection};
 use crate::cli::{AgentArgs, Global};
-use crate::config::Logging;
+use crate::config::{Loaded, Logging};
 use crate::confine::{Network, confine};
 use crate::exit::Exit;
 use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive_handover, search_service};
 use crate::render::terminal::{self, Terminal};
 
-use super::agent::{self, Prepared};
+use tokio::sync::watch;
+
+use super::agent;
 use super::fault::{self, Fault, warn_of};
 use super::oneshot::{self, Needs, State};
 use super::signals::Endings;
@@ -25,6 +27,7 @@ pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
         network: Network::Connect,
         web: true,
         state: State::Used,
+        purpose: if args.message.is_some() { Purpose::OneShot } else { Purpose::LongLived },
         json: args.json,
     };
     let terminal = Terminal::detect(global.plain);
@@ -36,28 +39,64 @@ pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
             async |prepared, broker| agent::run(prepared, broker, terminal).await,
         );
     }
-    let ended = if global.launched {
-        main_process(global, args, &needs, terminal)
-    } else {
-        // The launcher reads no configuration: its log is what the command line and the environment say.
-        crate::logging::start(global, &Logging::default())
-            .and_then(|()| oneshot::launch_options(global, &[]))
-            .map(|options| LaunchOptions { purpose: Purpose::LongLived, ..options })
-            .and_then(|options| Ok(launch::launch(&options, super::typed())?))
-    };
-    ended.unwrap_or_else(|fault| fault.report(args.json))
+    if global.launched {
+        return under_launcher(
+            global,
+            &needs,
+            |loaded| agent::prepare(args, loaded).map_err(|unready| unready.report(args.json)),
+            // Whoever ends a conversation at a terminal wants it gone at once.
+            Ended::AtOnce,
+            async |prepared, broker| agent::run(prepared, broker, terminal).await,
+        );
+    }
+    launcher(global, args.json)
 }
 
-fn main_process(global: &Global, args: &AgentArgs, needs: &Needs, terminal: Terminal) -> Result<Exit, Fault> {
+/// The launcher of a long-lived command: starts a toolhost and this program again, as its main process.
+pub(super) fn launcher(global: &Global, json: bool) -> Exit {
+    // It reads no configuration: its log is what the command line and the environment say.
+    crate::logging::start(global, &Logging::default())
+        .and_then(|()| oneshot::launch_options(global, &[]))
+        .map(|options| LaunchOptions { purpose: Purpose::LongLived, ..options })
+        .and_then(|options| Ok(launch::launch(&options, super::typed())?))
+        .unwrap_or_else(|fault| fault.report(json))
+}
+
+/// What a polite request to end does to a long-lived command.
+pub(super) enum Ended {
+    /// It ends where it is.
+    AtOnce,
+    /// It is told, and ends by itself.
+    Told(watch::Sender<bool>),
+}
+
+/// The main process of a long-lived command: toolhost, configuration, `prepare`, confinement, runtime, `command`.
+pub(super) fn under_launcher<P>(
+    global: &Global,
+    needs: &Needs,
+    prepare: impl FnOnce(&Loaded) -> Result<P, Exit>,
+    ended: Ended,
+    command: impl AsyncFnOnce(P, Broker) -> Exit,
+) -> Exit {
+    main_process(global, needs, prepare, ended, command).unwrap_or_else(|fault| fault.report(needs.json))
+}
+
+fn main_process<P>(
+    global: &Global,
+    needs: &Needs,
+    prepare: impl FnOnce(&Loaded) -> Result<P, Exit>,
+    ended: Ended,
+    command: impl AsyncFnOnce(P, Broker) -> Exit,
+) -> Result<Exit, Fault> {
     launch::join_launcher()?;
     let handover = receive_handover()?;
     let greeted = oneshot::greet(handover.toolhost).map_err(|refusal| refusal.fault(global))?;
     let loaded = fault::load(global)?;
     oneshot::leave_search(handover.search, &loaded);
     let service = search_service(&loaded.config);
-    let prepared = match agent::prepare(args, &loaded) {
+    let prepared = match prepare(&loaded) {
         Ok(prepared) => prepared,
-        Err(unready) => return Ok(unready.report(args.json)),
+        Err(exit) => return Ok(exit),
     };
     let confined = confine(&oneshot::plan(needs, &greeted, &loaded, None)?)?;
     warn_of(&confined);
@@ -68,19 +107,21 @@ fn main_process(global: &Global, args: &AgentArgs, needs: &Needs, terminal: Term
         let control = Control::new(handover.control)
             .map_err(|error| Fault::new(Exit::Internal, "launcher", error.to_string()))?;
         let (broker, connection) = Broker::start(greeted)?;
-        Ok(converse(prepared, broker, connection, &control, &service, terminal).await)
+        let work = command(prepared, broker.clone());
+        Ok(attend(work, broker, connection, &control, &service, ended).await)
     });
     runtime.shutdown_background();
     exit
 }
 
-async fn converse(
-    prepared: Prepared,
+/// Runs the command, and meanwhile hears what signals and the launcher say.
+async fn attend(
+    work: impl Future<Output = Exit>,
     broker: Broker,
     mut connection: Connection,
     control: &Control,
     service: &SearchService,
-    terminal: Terminal,
+    ended: Ended,
 ) -> Exit {
     let mut endings = match Endings::listen() {
         Ok(endings) => endings,
@@ -89,12 +130,16 @@ async fn converse(
                 .report(false);
         }
     };
-    let conversation = agent::run(prepared, broker.clone(), terminal);
-    tokio::pin!(conversation);
+    tokio::pin!(work);
     let exit = loop {
         tokio::select! {
-            exit = &mut conversation => break exit,
-            () = endings.next() => leave(connection, Exit::Cancelled).await,
+            exit = &mut work => break exit,
+            () = endings.next() => match &ended {
+                Ended::AtOnce => leave(connection, Exit::Cancelled).await,
+                Ended::Told(tell) => {
+                    tell.send_replace(true);
+                }
+            },
             event = control.next() => match event {
                 ControlEvent::Toolhost(socket, search) => {
                     if let Some(Err(error)) = search.map(|door| door.leave_service(service)) {

@@ -18,7 +18,7 @@ use crate::cli::{DemoArgs, Global};
 use crate::confine::Network;
 use crate::demo::{self, Decoys, KEY_VARIABLE};
 use crate::exit::Exit;
-use crate::launch;
+use crate::launch::{self, Purpose};
 use crate::render::terminal::{self, Terminal};
 use crate::store::Store;
 
@@ -85,6 +85,7 @@ fn inner(global: &Global, directory: &Path) -> Exit {
         workspaces: vec![oneshot::typed_directory(&directory.join("workspace"))],
         network: Network::None,
         state: State::Used,
+        purpose: Purpose::Demonstration,
         json: false,
     };
     oneshot::with_toolhost(

@@ -3,12 +3,15 @@
 //! Reading order: this file (which command needs what), `oneshot` and `conversation` (the fixed order in which a
 //! process is started, confined and run), then the commands.
 
+mod approvals;
 mod audit;
 mod completions;
+mod control;
 mod conversation;
 pub mod demo;
 mod doctor;
 mod fault;
+mod gateway;
 mod oneshot;
 mod progress;
 mod run;
@@ -47,10 +50,18 @@ const BROKEN: &str = "--confinement-broken";
 /// The program. Returns its exit status; prints whatever there is to say.
 #[must_use]
 pub fn run() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == BROKEN) {
+    // Before anything secret is in memory; the environment may hold a key already. The launcher too keeps it from others.
+    if let Err(error) = crate::confine::hide() {
+        terminal::complain(&error.to_string());
+        return Exit::Internal.into();
+    }
+    let first = std::env::args_os().nth(1);
+    if first.as_ref().is_some_and(|first| first == BROKEN) {
         terminal::complain("a confined process could start a program: the seccomp filter is not in force");
         return Exit::Internal.into();
+    }
+    if first.is_some_and(|first| first == doctor::decoys::STAND_IN) {
+        return doctor::decoys::stand_in();
     }
     if let Err(error) = launch::close_inherited() {
         terminal::complain(&error.to_string());
@@ -79,6 +90,7 @@ fn dispatch(global: &Global, command: &Command) -> Exit {
     match command {
         Command::Demo(args) => demo::run(global, args),
         Command::Agent(args) => conversation::agent(global, args),
+        Command::Gateway => gateway::run(global),
         Command::Tool(ToolCommand::List(args)) => tool::list(global, args),
         Command::Tool(ToolCommand::Call(args)) => tool::call(global, args),
         Command::Sandbox(SandboxCommand::Run(args)) => run::run(global, args),
@@ -97,6 +109,7 @@ fn dispatch(global: &Global, command: &Command) -> Exit {
             confined(loaded, || sessions::run(command, &loaded.paths.state, expiry))
         }),
         Command::Stop(args) => stop::run(global, args),
+        Command::Approvals(command) => approvals::run(global, command),
         Command::Audit(command) => audit::run(global, command),
         Command::Completions(args) => completions::run(args),
     }

@@ -29,6 +29,8 @@ pub struct Needs {
     pub web: bool,
     /// Whether it keeps conversations.
     pub state: State,
+    /// What its toolhost is for.
+    pub purpose: Purpose,
     /// Whether faults are reported as a JSON object.
     pub json: bool,
 }
@@ -94,7 +96,11 @@ pub fn with_toolhost<P>(
 
 /// The toolhost first, then everything else.
 pub(super) fn start(global: &Global, needs: &Needs) -> Result<Ready, Fault> {
-    let options = LaunchOptions { web: needs.web, ..launch_options(global, &needs.workspaces)? };
+    let options = LaunchOptions {
+        web: needs.web,
+        purpose: needs.purpose,
+        ..launch_options(global, &needs.workspaces)?
+    };
     let Started { socket, toolhost, search } = start_toolhost(&options)?;
     let greeted = match greet(socket) {
         Ok(greeted) => greeted,
@@ -142,6 +148,20 @@ pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Toolhost), F
 /// A toolhost that is there to be attacked.
 pub(super) fn start_for_attack(global: &Global) -> Result<(Greeted, Toolhost), Fault> {
     let options = LaunchOptions { purpose: Purpose::Attack, ..launch_options(global, &[])? };
+    let Started { socket, toolhost, .. } = start_toolhost(&options)?;
+    match greet(socket) {
+        Ok(greeted) => Ok((greeted, toolhost)),
+        Err(refusal) => Err(refusal.explain(global, toolhost)),
+    }
+}
+
+/// A toolhost whose calls search for decoys, in a workspace made for that.
+pub(super) fn start_for_decoys(global: &Global, workspace: &Path) -> Result<(Greeted, Toolhost), Fault> {
+    // The searches are what a policy would refuse: they have to reach the wall.
+    let options = LaunchOptions {
+        purpose: Purpose::Demonstration,
+        ..launch_options(global, &[typed_directory(workspace)])?
+    };
     let Started { socket, toolhost, .. } = start_toolhost(&options)?;
     match greet(socket) {
         Ok(greeted) => Ok((greeted, toolhost)),

@@ -3,18 +3,22 @@
 //! Nothing of ours appears on standard output, nothing is cut and nothing is judged; only where a stream is a terminal
 //! is what would steer it made visible. Backpressure reaches the program: it waits while our output is not read.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oxibot_proto::message::{CallResult, Outcome, OutputChunk, Stream, Violation};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::broker::{Broker, CallEvent, CallOptions, PendingCall, RunInput};
 use crate::cli::{Global, RunArgs};
 use crate::confine::Network;
 use crate::exit::Exit;
+use crate::launch::Purpose;
 use crate::render::neutral::{self, Streaming};
 use crate::render::report::CallReport;
 use crate::render::terminal::{self, Terminal};
@@ -27,6 +31,10 @@ use super::tool::origin;
 const REFUSED: Exit = Exit::Program(125);
 /// What a shell reports when a program wrote to a pipe nobody reads: 128 and SIGPIPE.
 const NOBODY_READS: Exit = Exit::Program(141);
+/// How long a reader who takes nothing has after the deadline, before the rest is not waited for.
+const LATE: Duration = Duration::from_secs(2);
+/// Longest a last word may take where nobody reads standard error either.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Bytes of input read at once.
 const PIECE: usize = 64 * 1024;
 
@@ -44,6 +52,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Exit {
         network: Network::None,
         web: false,
         state: State::Unused,
+        purpose: Purpose::OneShot,
         json: false,
     };
     let mut options = CallOptions::new(origin());
@@ -146,9 +155,10 @@ async fn relay(broker: &Broker, mut pending: PendingCall, input: RunInput, termi
     let mut pumping = true;
     let mut nobody_reads = false;
     let mut cancelled = false;
+    let mut later = VecDeque::new();
     loop {
         let event = tokio::select! {
-            event = pending.next() => event,
+            event = next(&mut later, &mut pending) => event,
             () = &mut pump, if pumping => {
                 pumping = false;
                 continue;
@@ -165,12 +175,18 @@ async fn relay(broker: &Broker, mut pending: PendingCall, input: RunInput, termi
         };
         match event {
             CallEvent::Output(chunk) if !nobody_reads => {
-                // While it waits for our reader, Ctrl-C must still be heard.
-                let written = tokio::select! {
-                    written = streams.write(&chunk) => written,
-                    () = interrupts.next() => {
+                let write = streams.write(&chunk);
+                let written = match hand_over(write, &mut pending, &mut interrupts, &mut later).await {
+                    Handed::Over(written) => written,
+                    Handed::Interrupted => {
                         drop(broker.cancel(pending.number).await);
                         return Exit::Cancelled;
+                    }
+                    Handed::TooLate(result) => {
+                        let word = "oxibot: what it printed last was not read by anybody\n".as_bytes();
+                        // Standard error may be what is not read.
+                        drop(timeout(LAST_WORD, tokio::io::stderr().write_all(word)).await);
+                        return Exit::of_run(&result.outcome, result.exit_code, result.signal);
                     }
                 };
                 if let Err(error) = written {
@@ -191,6 +207,69 @@ async fn relay(broker: &Broker, mut pending: PendingCall, input: RunInput, termi
                 return end(&result);
             }
         }
+    }
+}
+
+/// What was taken earlier, then what comes.
+async fn next(later: &mut VecDeque<CallEvent>, pending: &mut PendingCall) -> CallEvent {
+    match later.pop_front() {
+        Some(event) => event,
+        None => pending.next().await,
+    }
+}
+
+/// What became of a piece of output.
+enum Handed {
+    /// Written, or it cannot be.
+    Over(io::Result<()>),
+    Interrupted,
+    /// The program was ended, and its output is not read.
+    TooLate(Box<CallResult>),
+}
+
+/// Waits for our reader, who may be slow, but not beyond the end of a program that was ended: its deadline is kept
+/// whether anybody reads or not. What comes meanwhile is put aside.
+async fn hand_over(
+    write: impl Future<Output = io::Result<()>>,
+    pending: &mut PendingCall,
+    interrupts: &mut Interrupts,
+    later: &mut VecDeque<CallEvent>,
+) -> Handed {
+    let late = pending.deadline().and_then(|deadline| deadline.checked_add(LATE));
+    let late = if later.is_empty() { late } else { None };
+    let mut write = std::pin::pin!(write);
+    tokio::select! {
+        biased;
+        written = &mut write => return Handed::Over(written),
+        () = interrupts.next() => return Handed::Interrupted,
+        () = passed(late) => {}
+    }
+    loop {
+        match pending.next().await {
+            CallEvent::Result(result) => {
+                if result.outcome != Outcome::Completed {
+                    return Handed::TooLate(result);
+                }
+                later.push_back(CallEvent::Result(result));
+                break;
+            }
+            event @ (CallEvent::Output(_) | CallEvent::Started(_) | CallEvent::Progress(_)) => {
+                later.push_back(event);
+            }
+        }
+    }
+    // It did all it had to: its reader may be as slow as a reader of any program.
+    tokio::select! {
+        written = &mut write => Handed::Over(written),
+        () = interrupts.next() => Handed::Interrupted,
+    }
+}
+
+/// Never, where there is no such moment.
+async fn passed(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,25 +6,20 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use std::io::{Read, Write};
+use oxibot_proto::message::{StopScope, ToMain, ToToolhost};
 
-use oxibot_proto::codec::{self, Decoder};
-use oxibot_proto::message::{StopScope, Stopped, ToMain, ToToolhost};
-
-use crate::broker::greet_within;
 use crate::cli::{Global, StopArgs};
 use crate::config::{Environment, Paths};
 use crate::exit::Exit;
 use crate::render::terminal;
 
+use super::control;
 use super::fault::Fault;
 
-/// How long one toolhost may take. It must not keep the others from being stopped.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The machine's stop, which is its administrator's to remove.
+const MACHINE_STOP: &str = "/run/oxibot/STOP";
 
 /// Stops, or accepts calls again.
 pub(super) fn run(global: &Global, args: &StopArgs) -> Exit {
@@ -43,8 +38,8 @@ pub(super) fn run(global: &Global, args: &StopArgs) -> Exit {
         terminal::complain(&format!("cannot change {}: {error}", path.display()));
     }
     let (mut reached, mut ended, mut failed) = (0_u32, 0_u32, 0_u32);
-    for socket in sockets(&home) {
-        match reach(&socket, scope) {
+    for socket in control::sockets(&home) {
+        match control::ask(&socket, &ToToolhost::Stop(scope), ToMain::into_stopped) {
             Ok(Some(stopped)) => {
                 reached = reached.saturating_add(1);
                 ended = ended.saturating_add(stopped.ended);
@@ -76,6 +71,9 @@ fn said(scope: StopScope, reached: u32, ended: u32, home: &Path) -> String {
             "new calls are still refused: remove {} to accept them again\n",
             home.join("STOP").display()
         ),
+        StopScope::Clear if Path::new(MACHINE_STOP).symlink_metadata().is_ok() => {
+            format!("new calls are still refused: the machine's administrator has to remove {MACHINE_STOP}\n")
+        }
         StopScope::Clear => "calls are accepted again\n".to_owned(),
     }
 }
@@ -104,61 +102,12 @@ fn mark(home: &Path, scope: StopScope) -> io::Result<()> {
     }
 }
 
-fn sockets(home: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(home.join("run")) else { return Vec::new() };
-    let mut sockets: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
-        .collect();
-    sockets.sort();
-    sockets
-}
-
-/// Tells one toolhost. `None` when nobody listens there any more.
-fn reach(path: &Path, scope: StopScope) -> io::Result<Option<Stopped>> {
-    let stream = match UnixStream::connect(path) {
-        Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let mut stream_to_ask = stream.try_clone()?;
-    let greeted = greet_within(stream, PATIENCE).map_err(|error| io::Error::other(error.to_string()))?;
-    let request =
-        codec::frame(&ToToolhost::Stop(scope)).map_err(|error| io::Error::other(error.to_string()))?;
-    stream_to_ask.set_write_timeout(Some(PATIENCE))?;
-    stream_to_ask.write_all(&request)?;
-    let answer = answer(&mut stream_to_ask)?;
-    drop(greeted);
-    Ok(Some(answer))
-}
-
-fn answer(stream: &mut UnixStream) -> io::Result<Stopped> {
-    let deadline = Instant::now();
-    let mut decoder = Decoder::<ToMain>::new();
-    let mut piece = [0_u8; 4096];
-    loop {
-        if let Some(message) = decoder.next_message().map_err(|error| io::Error::other(error.to_string()))? {
-            let answered = |other: ToMain| io::Error::other(format!("it answered {}", other.name()));
-            return message.into_stopped().map_err(answered);
-        }
-        let left = PATIENCE.saturating_sub(deadline.elapsed());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut piece)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => decoder.push(piece.get(..read).unwrap_or_default()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixListener;
+
+    use oxibot_proto::message::Stopped;
 
     use super::*;
     use crate::broker::fake;

@@ -6,19 +6,25 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use oxibot_proto::message::{
-    CallNumber, CallResult, MAX_ARGUMENTS, Origin, Outcome, Output, ToolSpec, ToolhostHello,
+    ApprovalOutcome, Asks, CallNumber, CallResult, MAX_ARGUMENTS, Origin, Outcome, Output, PendingApproval,
+    ToolSpec, ToolhostHello,
 };
 
+use crate::agent::consent::{Approver, Consent};
 use crate::broker::{Broker, BrokerError, CallEvent, CallOptions, PendingCall};
 use crate::cli::{CallArgs, Global, ListArgs};
 use crate::confine::Network;
 use crate::exit::Exit;
 use crate::explain;
+use crate::launch::Purpose;
 use crate::render::neutral;
 use crate::render::report::{CallReport, JudgementReport, to_line};
-use crate::render::terminal::Terminal;
+use crate::render::terminal::{self, Terminal};
+use crate::repl::screen::Detail;
+use crate::repl::{self, AtTerminal, Screen};
 
 use super::fault::Fault;
 use super::oneshot::{Needs, State, typed_directory, with_toolhost};
@@ -33,6 +39,7 @@ pub(super) fn list(global: &Global, args: &ListArgs) -> Exit {
         network: Network::None,
         web: false,
         state: State::Unused,
+        purpose: Purpose::OneShot,
         json: args.json,
     };
     with_toolhost(
@@ -56,6 +63,7 @@ pub(super) fn call(global: &Global, args: &CallArgs) -> Exit {
         // Only there is it worth the process that waits for it.
         web: args.name.to_str().is_some_and(|name| name.starts_with("web_")),
         state: State::Unused,
+        purpose: if args.dry_run { Purpose::Judge } else { Purpose::OneShot },
         json: args.json,
     };
     let style = progress_style(global, args.json);
@@ -76,6 +84,8 @@ struct Request {
     tool: String,
     arguments: String,
     options: CallOptions,
+    /// `--approve`: yes was said beforehand, by whoever typed it.
+    approve: bool,
 }
 
 /// Bytes to text; what cannot be a call is a result that failed, as it would be for a model.
@@ -103,12 +113,11 @@ fn request(
     let mut options = CallOptions::new(origin());
     options.workspace = workspace;
     options.timeout_ms = args.timeout.map(|seconds| u64::from(seconds).saturating_mul(1000));
-    options.approved_at_terminal = args.approve;
-    Ok(Request { tool, arguments, options })
+    Ok(Request { tool, arguments, options, approve: args.approve })
 }
 
 async fn judge(broker: &Broker, request: Request, json: bool) -> Exit {
-    let Request { tool, arguments, options } = request;
+    let Request { tool, arguments, options, approve: _ } = request;
     match broker.judge(&tool, &arguments, options).await {
         Ok(Ok(judgement)) => {
             let report = JudgementReport::new(&judgement);
@@ -121,7 +130,7 @@ async fn judge(broker: &Broker, request: Request, json: bool) -> Exit {
 }
 
 async fn run(broker: &Broker, request: Request, json: bool, style: Style) -> Exit {
-    let Request { tool, arguments, options } = request;
+    let Request { tool, arguments, options, approve } = request;
     let mut interrupts = match Interrupts::listen() {
         Ok(interrupts) => interrupts,
         Err(error) => {
@@ -129,17 +138,62 @@ async fn run(broker: &Broker, request: Request, json: bool, style: Style) -> Exi
                 .report(json);
         }
     };
-    let pending = match broker.start_call(&tool, &arguments, options).await {
-        Ok(pending) => pending,
-        Err(BrokerError::TooLarge(_)) => {
-            let result = failed(&tool, too_long(arguments.len()), &broker.hello());
-            return show(&result, None, json);
+    let mut options = options;
+    loop {
+        let pending = match broker.start_call(&tool, &arguments, options.clone()).await {
+            Ok(pending) => pending,
+            Err(BrokerError::TooLarge(_)) => {
+                let result = failed(&tool, too_long(arguments.len()), &broker.hello());
+                return show(&result, None, json);
+            }
+            Err(error) => return Fault::from(error).report(json),
+        };
+        let Some(result) = watch(broker, pending, &mut interrupts, ProgressLine::new(style)).await else {
+            return Exit::Cancelled;
+        };
+        let answered = match result.approval.as_deref() {
+            Some(approval) => tokio::select! {
+                answered = consent(broker, approval, approve, json, &options.origin.who) => answered,
+                () = interrupts.next() => return Exit::Cancelled,
+            },
+            None => return show(&result, explain::command(&tool, &arguments).as_deref(), json),
+        };
+        match &result.approval {
+            Some(approval) if answered => options.approval = Some(approval.id.clone()),
+            Some(_) | None => return show(&result, None, json),
         }
-        Err(error) => return Fault::from(error).report(json),
+    }
+}
+
+/// Whether somebody said yes: beforehand by `--approve`, now at the terminal, or an administrator elsewhere.
+async fn consent(broker: &Broker, pending: &PendingApproval, approve: bool, json: bool, by: &str) -> bool {
+    let outcome = match pending.asks {
+        Asks::Main if approve => broker.approve(&pending.id, true, by).await,
+        Asks::Administrator if approve => {
+            terminal::note(&repl::consent::waiting(pending));
+            broker.approval(&pending.id).await
+        }
+        Asks::Main if !json && AtTerminal::possible() => {
+            let screen = Arc::new(Screen::new(Terminal::detect(true), Detail::All));
+            match Approver::ask(&AtTerminal::new(screen, by.to_owned()), pending).await {
+                Consent::Yes(by) => broker.approve(&pending.id, true, &by).await,
+                Consent::No(by) => broker.approve(&pending.id, false, &by).await,
+                Consent::Nobody => return false,
+            }
+        }
+        Asks::Main | Asks::Administrator => return false,
     };
-    match watch(broker, pending, &mut interrupts, ProgressLine::new(style)).await {
-        Some(result) => show(&result, explain::command(&tool, &arguments).as_deref(), json),
-        None => Exit::Cancelled,
+    match outcome {
+        Ok(ApprovalOutcome::Granted) => true,
+        Ok(ApprovalOutcome::Refused) => false,
+        Ok(ApprovalOutcome::Void { reason }) => {
+            terminal::complain(&neutral::line(&reason, 400));
+            false
+        }
+        Err(error) => {
+            terminal::complain(&error.to_string());
+            false
+        }
     }
 }
 
@@ -249,7 +303,7 @@ fn failed(tool: &str, message: String, hello: &ToolhostHello) -> CallResult {
         outcome: Outcome::Failed { message },
         exit_code: None,
         signal: None,
-        output: Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, file: None },
+        output: Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, passed_bytes: 0, file: None },
         violations: Vec::new(),
         notes: Vec::new(),
         level: hello.wall.level,
@@ -257,6 +311,7 @@ fn failed(tool: &str, message: String, hello: &ToolhostHello) -> CallResult {
         duration_ms: 0,
         usage: None,
         view: None,
+        approval: None,
     }
 }
 
@@ -347,7 +402,7 @@ mod tests {
         assert_eq!(request.arguments, "{}");
         assert_eq!(request.options.workspace.as_deref(), Some("/w"));
         assert_eq!(request.options.timeout_ms, Some(5000));
-        assert!(request.options.approved_at_terminal);
+        assert!(request.approve);
     }
 
     #[test]

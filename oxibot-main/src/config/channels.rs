@@ -50,6 +50,13 @@ pub struct Telegram {
     /// Numeric ids of those admitted; `["*"]` admits everyone, an empty list nobody.
     #[schemars(extend("x-alias" = "allowFrom"))]
     pub allowed_users: Vec<String>,
+    /// When to answer in a group.
+    pub group_policy: GroupPolicy,
+    /// Chat ids for `groupPolicy` `allowlist`.
+    pub group_allow_from: Vec<String>,
+    /// Address of the Bot API, where it is not Telegram's own. `http://` only on this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
     /// Proxy for this channel; kept as a secret because it may hold a password.
     #[schemars(schema_with = "secret::schema")]
     #[serde(serialize_with = "secret::masked", skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
+use crate::redaction;
+
 use super::environment::{self, Environment};
 use super::error::{ConfigError, Origin, Problem};
 use super::file::{self, Contents, Links, MAX_CONFIG_BYTES, shell};
@@ -93,6 +95,7 @@ pub fn load_with(
         let origin = Origin::Flag(set.flag.to_owned());
         put_read(&mut tree, &path, shape, set.value.clone(), origin, &mut findings);
     }
+    learn(&findings);
     let (config, warned) = typed(tree, &mut findings)?;
     warnings.extend(warned);
     let said = findings.origins.contains_key("agents.defaults.workspace");
@@ -108,7 +111,15 @@ pub fn load_with(
 pub fn parse(text: &[u8], path: &Path) -> Result<Config, ConfigError> {
     let mut findings = Findings::default();
     let tree = read_text(text, path, &mut findings)?;
+    learn(&findings);
     Ok(typed(tree, &mut findings)?.0)
+}
+
+/// From here on nothing that is shown or logged holds them.
+fn learn(findings: &Findings) {
+    for (key, secret) in &findings.values {
+        redaction::learn(key, secret);
+    }
 }
 
 /// Text to a tree with canonical keys; problems of values go to the findings.

@@ -1,7 +1,7 @@
 //! The configuration of main: one strict, typed value, made of defaults, file, environment and command line.
 //!
 //! Whatever is wrong refuses the start; nothing falls back to a default because a file could not be read. It decides
-//! nothing about tools: `tools`, `sandbox` and `limits` are read here only to be checked and shown, and the toolhost
+//! nothing about tools: `tools`, `sandbox`, `limits` and `policy` are read here only to be checked and shown, and the toolhost
 //! reads them itself. `onboard` writes the file; this module only offers the means.
 
 mod agents;
@@ -22,7 +22,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 
-use oxibot_proto::settings::{Approvals, Audit, Limits, Sandbox, Tools, WebAccess};
+use oxibot_proto::settings::{Approvals, Audit, Limits, Policy, Sandbox, Tools, WebAccess};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,7 @@ pub use self::environment::{Environment, variable_of};
 pub use self::error::{ConfigError, EXIT_CONFIGURATION, Origin, Problem};
 pub use self::load::{Loaded, Options, Override, load, load_with, parse};
 pub use self::paths::Paths;
+pub(crate) use self::paths::make_private;
 pub use self::providers::{KEYLESS, PROVIDERS, ProviderConfig};
 pub use self::secret::MASK;
 pub use self::sections::{
@@ -63,6 +64,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Bounds of one call and of one sender.
     pub limits: Limits,
+    /// Rules for commands beside those that come with the product. The toolhost says whether they can be used.
+    pub policy: Policy,
     /// What the web tools may reach.
     pub web: WebAccess,
     /// Who says yes to what the policy asks about.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use oxibot_proto::nearest::{nearest, same_letters};
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::error::{Origin, Problem};
@@ -29,6 +30,8 @@ pub(crate) struct Findings {
     pub(crate) origins: BTreeMap<String, Origin>,
     /// Canonical paths of what is secret and not empty.
     pub(crate) secrets: Vec<String>,
+    /// What they are. Also of a configuration that is refused: a message must not repeat it.
+    pub(crate) values: Vec<(String, SecretString)>,
 }
 
 /// Reads one source.
@@ -57,6 +60,7 @@ impl Reader<'_> {
                     return None;
                 }
                 self.findings.secrets.push(path.to_owned());
+                self.findings.values.push((path.to_owned(), SecretString::from(text.as_str())));
                 if text.chars().any(char::is_control) {
                     let what = "holds a line break or another control character".into();
                     return self.problem(
@@ -140,6 +144,9 @@ impl Reader<'_> {
             let (at, target) = (join(written, &name), join(path, &quoted(&name)));
             if let Some(value) = self.read(inner, value, &at, &target) {
                 if path.ends_with(".extraHeaders") && secret::is_credential_header(&name) {
+                    if let Value::String(text) = &value {
+                        self.findings.values.push((target.clone(), SecretString::from(text.as_str())));
+                    }
                     self.findings.secrets.push(target);
                 }
                 out.insert(name, value);

@@ -116,6 +116,15 @@ impl Confined {
     }
 }
 
+/// The first thing this process does: from here on nobody else of the same user reads its memory or its environment, and
+/// no core is written of it.
+///
+/// # Errors
+/// When the kernel refuses, which it does not.
+pub fn hide() -> Result<(), ConfineError> {
+    privileges::hide()
+}
+
 /// Confines this process for good and verifies it. Must be called while it has one thread.
 ///
 /// # Errors

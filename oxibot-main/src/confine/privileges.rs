@@ -8,11 +8,18 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use super::ConfineError;
 
+/// Makes the memory of this process unreadable to others of the same user, its environment included, and undumpable: the
+/// kernel writes no core of it, to a file or to a program, and refuses `ptrace`, `/proc/PID/mem` and `environ`
+/// (prctl(2), ptrace(2)). What it starts is not concerned: execve(2) resets it.
+pub(super) fn hide() -> Result<(), ConfineError> {
+    prctl::set_dumpable(false).map_err(ConfineError::step("make the memory unreadable"))
+}
+
 /// Empties every capability set and makes the memory unreadable to others.
 pub(super) fn drop_all() -> Result<(), ConfineError> {
     // A core file would hold the keys, and another process of this user could read them from our memory.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(ConfineError::step("forbid core dumps"))?;
-    prctl::set_dumpable(false).map_err(ConfineError::step("make the memory unreadable"))?;
+    hide()?;
     // The bounding set first: dropping from it needs a capability that the next lines take away.
     let may_drop = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)
         .map_err(ConfineError::step("read the capabilities"))?;

@@ -15,7 +15,13 @@ fn result(output: &[u8], exit_code: i32, view: Option<View>) -> CallResult {
         outcome: Outcome::Completed,
         exit_code: Some(exit_code),
         signal: None,
-        output: Output { head: output.to_vec(), tail: Vec::new(), total_bytes: 0, file: None },
+        output: Output {
+            head: output.to_vec(),
+            tail: Vec::new(),
+            total_bytes: 0,
+            passed_bytes: 0,
+            file: None,
+        },
         violations: Vec::new(),
         notes: Vec::new(),
         level: Level::Full,
@@ -23,6 +29,7 @@ fn result(output: &[u8], exit_code: i32, view: Option<View>) -> CallResult {
         duration_ms: 1,
         usage: None,
         view: view.map(Box::new),
+        approval: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -57,7 +57,14 @@ pub enum Purpose {
     OneShot,
     /// To be attacked, and for nothing else.
     Attack,
+    /// To say what the policy thinks of a call, and for nothing else: no wall is built.
+    Judge,
+    /// To show the wall: as [`Purpose::OneShot`], with every rule of the policy set aside, so that what is tried reaches it.
+    Demonstration,
 }
+
+/// How the demonstration sets the policy aside.
+const NO_RULES: (&str, &str) = ("OXIBOT_POLICY__OVERRIDES", r#"[{"rule":"*","verdict":"allow"}]"#);
 
 /// A toolhost that was started. Dropping it leaves the process to end by itself when its socket closes.
 #[derive(Debug)]
@@ -104,7 +111,13 @@ impl Toolhost {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed toolhost does not end"));
             }
         }
-        let status = self.child.wait()?;
+        let status = match self.child.wait() {
+            // Whoever started us ignores ended children, and so do we: the kernel threw the status away.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
+                ExitStatus::from_raw(0)
+            }
+            other => other?,
+        };
         // Its socket to the toolhost is closed now.
         self.fetcher.map_or(Ok(()), Fetcher::finish)?;
         Ok(status)
@@ -134,6 +147,7 @@ pub fn start_toolhost(options: &LaunchOptions) -> Result<Started, LaunchError> {
         .env_clear()
         .envs(environment(std::env::vars_os()))
         .envs(options.require.map(|level| (REQUIRE, level.name())))
+        .envs((options.purpose == Purpose::Demonstration).then_some(NO_RULES))
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(requests.map_or_else(stderr, Stdio::from))
@@ -180,7 +194,8 @@ fn arguments(options: &LaunchOptions) -> Vec<OsString> {
     }
     match options.purpose {
         Purpose::LongLived => {}
-        Purpose::OneShot => arguments.push("--one-shot".into()),
+        Purpose::OneShot | Purpose::Demonstration => arguments.push("--one-shot".into()),
+        Purpose::Judge => arguments.push("--judge".into()),
         Purpose::Attack => arguments.push("--attack".into()),
     }
     arguments.extend((0..options.no_sandbox).map(|_| "--no-sandbox".into()));
@@ -190,11 +205,12 @@ fn arguments(options: &LaunchOptions) -> Vec<OsString> {
 /// Whole environment of the toolhost: the overrides of what it reads itself, by name. `OXIBOT_TOOLS__WEB__...` holds a
 /// search key and belongs to others; a `..._FILE` names a secret.
 fn environment(ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    const SECTIONS: [&str; 7] = [
+    const SECTIONS: [&str; 8] = [
         "OXIBOT_TOOLS__EXEC__",
         "OXIBOT_TOOLS__BASH__",
         "OXIBOT_SANDBOX__",
         "OXIBOT_LIMITS__",
+        "OXIBOT_POLICY__",
         "OXIBOT_WEB__",
         "OXIBOT_APPROVALS__",
         "OXIBOT_AUDIT__",

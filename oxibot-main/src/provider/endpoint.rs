@@ -184,7 +184,7 @@ fn parse_base(text: &str, wire: Wire) -> Result<Url, String> {
 }
 
 /// Loopback by address, or by the one name that RFC 6761 reserves for it.
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     if host.eq_ignore_ascii_case("localhost") {
         return true;

@@ -33,6 +33,7 @@ use crate::model::{ModelReply, ModelRequest, StreamEvent};
 
 pub use self::chain::{Chain, Link};
 pub use self::endpoint::ProviderSettings;
+pub(crate) use self::endpoint::is_loopback;
 pub use self::error::{DETAIL_CHARS, ProviderError};
 pub use self::hosted::{ConnectOptions, Hosted, install_crypto};
 pub use self::models::OfferedModel;

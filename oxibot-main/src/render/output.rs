@@ -43,20 +43,24 @@ pub(crate) fn text_within(output: &Output, limit: usize) -> RenderedOutput {
     let file = output.file.as_deref().map(|file| neutral::line(file, MAX_FILE));
     let held = count(output.head.len()).saturating_add(count(output.tail.len()));
     // A peer that claims fewer bytes than it sent is not believed.
-    let total_bytes = output.total_bytes.max(held);
-    let truncated = |omitted_bytes: u64| Truncated { total_bytes, omitted_bytes, file: file.clone() };
+    let passed = output.passed_bytes.max(held);
+    let truncated = |omitted_bytes: u64| {
+        // What stands for a secret may be longer than the secret.
+        let total_bytes = output.total_bytes.max(omitted_bytes);
+        Truncated { total_bytes, omitted_bytes, file: file.clone() }
+    };
 
-    if held == total_bytes || output.tail.is_empty() {
+    if held == passed || output.tail.is_empty() {
         let mut whole = output.head.clone();
         whole.extend_from_slice(&output.tail);
         let units = neutral::units(&whole);
         if shown_length(&units) <= limit {
             // With an empty tail a reading tool has cut the end itself and says so in the text.
-            let left = total_bytes.saturating_sub(held);
+            let left = passed.saturating_sub(held);
             return RenderedOutput { text: shown(&units), truncated: (left > 0).then(|| truncated(left)) };
         }
         let parts = split(&units, &units, limit.saturating_sub(line_reserve(file.as_deref())));
-        return join(&parts, total_bytes, truncated);
+        return join(&parts, passed, truncated);
     }
 
     // The cut between the two parts may have gone through a character: its halves count as left out.
@@ -65,7 +69,7 @@ pub(crate) fn text_within(output: &Output, limit: usize) -> RenderedOutput {
     let head = neutral::units(output.head.get(..head_end).unwrap_or_default());
     let tail = neutral::units(output.tail.get(tail_start..).unwrap_or_default());
     let parts = split(&head, &tail, limit.saturating_sub(line_reserve(file.as_deref())));
-    join(&parts, total_bytes, truncated)
+    join(&parts, passed, truncated)
 }
 
 struct Parts<'a> {
@@ -95,9 +99,9 @@ fn fitting<'a>(units: impl Iterator<Item = &'a Unit>, limit: usize) -> usize {
         .count()
 }
 
-fn join(parts: &Parts<'_>, total_bytes: u64, truncated: impl Fn(u64) -> Truncated) -> RenderedOutput {
+fn join(parts: &Parts<'_>, passed: u64, truncated: impl Fn(u64) -> Truncated) -> RenderedOutput {
     let kept = raw_length(parts.head).saturating_add(raw_length(parts.tail));
-    let truncated = truncated(total_bytes.saturating_sub(kept));
+    let truncated = truncated(passed.saturating_sub(kept));
     let mut text = shown(parts.head);
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
@@ -146,7 +150,8 @@ mod tests {
     use super::*;
 
     fn whole(bytes: &[u8]) -> Output {
-        Output { head: bytes.to_vec(), tail: Vec::new(), total_bytes: count(bytes.len()), file: None }
+        let total_bytes = count(bytes.len());
+        Output { head: bytes.to_vec(), tail: Vec::new(), total_bytes, passed_bytes: total_bytes, file: None }
     }
 
     #[test]
@@ -170,6 +175,7 @@ mod tests {
             head: [b"first\n".as_slice(), &[b'h'; 8000]].concat(),
             tail: [[b't'; 8000].as_slice(), b"last\n"].concat(),
             total_bytes: 2_000_000_000,
+            passed_bytes: 2_000_000_000,
             file: Some(".oxibot-output/c1.txt".into()),
         };
         let shown = text(&output);
@@ -192,6 +198,7 @@ mod tests {
             head: b"ab\xe2\x82".to_vec(),
             tail: b"\xac\x82cd".to_vec(),
             total_bytes: 1000,
+            passed_bytes: 1000,
             file: None,
         };
         let shown = text(&output);
@@ -205,6 +212,7 @@ mod tests {
             head: b"line\nnext offset: 2\n".to_vec(),
             tail: Vec::new(),
             total_bytes: 99,
+            passed_bytes: 99,
             file: None,
         };
         let shown = text(&output);
@@ -221,7 +229,8 @@ mod tests {
             file in prop::option::of(".*"),
         ) {
             let held = count(head.len() + tail.len());
-            let output = Output { head, tail, total_bytes: more.map_or(held, |more| held + more), file };
+            let total_bytes = more.map_or(held, |more| held + more);
+            let output = Output { head, tail, total_bytes, passed_bytes: total_bytes, file };
             let shown = text(&output);
             prop_assert!(shown.text.len() <= MAX_OUTPUT);
             let harmless = shown.text.replace("\r\n", "\n");

@@ -329,6 +329,7 @@ mod tests {
                 head: output.to_vec(),
                 tail: Vec::new(),
                 total_bytes: u64::try_from(output.len()).unwrap(),
+                passed_bytes: u64::try_from(output.len()).unwrap(),
                 file: None,
             },
             violations: Vec::new(),
@@ -338,6 +339,7 @@ mod tests {
             duration_ms: 12,
             usage: Some(Usage { cpu_ms: 3, max_rss_kb: 4096 }),
             view: None,
+            approval: None,
         }
     }
 
@@ -390,6 +392,7 @@ mod tests {
             head: vec![b'a'; 9000],
             tail: vec![b'b'; 9000],
             total_bytes: 50_000,
+            passed_bytes: 50_000,
             file: Some(".oxibot-output/c-1.txt".into()),
         };
         let value: serde_json::Value = serde_json::from_str(&CallReport::new(&long).json()).unwrap();

@@ -1,9 +1,11 @@
 //! What the terminal can do, and writing to it without ending the process.
 //!
 //! Human output goes to standard output, everything else to standard error. A reader that went away (`oxibot ... |
-//! head`) is no error: the rest is not written. No meaning is carried by colour or symbol alone.
+//! head`) is no error: the rest is not written. Secrets are taken out of all of it. No meaning is carried by colour or symbol alone.
 
 use std::io::{self, IsTerminal, Write};
+
+use crate::redaction;
 
 /// What may be written where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +47,12 @@ pub fn out(text: &str) -> io::Result<()> {
 /// As [`out`].
 pub fn out_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    forgive_closed(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+    forgive_closed(stdout.write_all(&redaction::bytes(bytes)).and_then(|()| stdout.flush()))
 }
 
 /// Writes a line to standard error. That it cannot be written is nothing anyone could be told.
 pub fn note(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{text}"));
+    drop(writeln!(io::stderr().lock(), "{}", redaction::text(text)));
 }
 
 /// Writes `oxibot: ` and the text to standard error.

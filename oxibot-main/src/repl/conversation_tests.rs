@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::agent::allowance::{Allowance, Sender};
 use crate::agent::fakes::{FakeHands, FakeMind, Line as Said};
 use crate::agent::hands::BoxFuture;
 use crate::agent::runner::{Agent, Terms};
@@ -68,6 +69,7 @@ fn stage(lines: impl IntoIterator<Item = Said>) -> Stage {
     };
     let (screen, out, err) = screen(true, false, Detail::All);
     let other: Arc<FakeMind> = mind.clone();
+    let allowance = Allowance::new(oxibot_proto::settings::Senders::default(), agent.store.clone());
     let desk = Desk {
         agent,
         terms,
@@ -80,7 +82,9 @@ fn stage(lines: impl IntoIterator<Item = Said>) -> Stage {
             }
         }),
         vision: None,
-        screen,
+        screen: screen.into(),
+        allowance,
+        sender: Sender { channel: "terminal".to_owned(), who: "u".to_owned() },
     };
     Stage { desk, mind, out, err, _dir: dir }
 }

@@ -1,18 +1,20 @@
 //! A person's place: the agent, the terms, the conversation, and how a turn is held for them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::Screen;
-use crate::agent::hands::{FaultClass, Mind};
+use crate::agent::allowance::{Admission, Allowance, Sender};
+use crate::agent::hands::{FaultClass, Mind, MindFault};
 use crate::agent::image;
-use crate::agent::runner::{Agent, AgentError, Input, Terms};
+use crate::agent::runner::{Agent, AgentError, Input, Terms, now_millis};
 use crate::agent::turn::Finished;
 use crate::exit::Exit;
-use crate::model::{Message, Part, Role};
+use crate::model::{Message, Part, Role, TokenUsage};
 use crate::store::{Ending, Session, StoreError};
 
 /// Makes another model ready: the error is for the person.
@@ -31,7 +33,11 @@ pub struct Desk {
     /// Whether the model sees, when the person said so; otherwise it is known by name.
     pub vision: Option<bool>,
     /// What is shown.
-    pub screen: Screen,
+    pub screen: Arc<Screen>,
+    /// What the person may ask for.
+    pub allowance: Allowance,
+    /// Who the person is.
+    pub sender: Sender,
 }
 
 impl std::fmt::Debug for Desk {
@@ -93,10 +99,25 @@ impl Desk {
         message: Message,
         interrupts: &mut Interrupts,
     ) -> Result<Finished, AgentError> {
+        let admitted = self.allowance.message(&self.sender, Instant::now(), now_millis()).await?;
+        if let Admission::Limited { limit, retry, reply: _ } = admitted {
+            return Ok(limited(limit, retry));
+        }
+        let finished = self.hold(session, message, interrupts).await?;
+        self.allowance.spent(&self.sender, finished.usage, now_millis()).await?;
+        Ok(finished)
+    }
+
+    async fn hold(
+        &self,
+        session: &Session,
+        message: Message,
+        interrupts: &mut Interrupts,
+    ) -> Result<Finished, AgentError> {
         // One that came at the prompt was meant for the prompt.
         while interrupts.next().now_or_never().is_some() {}
         let (cancel, mut inbox) = mpsc::channel(4);
-        let turn = self.agent.turn(session, &self.terms, message, &self.screen, &mut inbox);
+        let turn = self.agent.turn(session, &self.terms, message, self.screen.as_ref(), &mut inbox);
         tokio::pin!(turn);
         loop {
             tokio::select! {
@@ -136,6 +157,22 @@ impl Desk {
     }
 }
 
+/// A turn that was not held, because the person asked for too much.
+fn limited(limit: &str, retry: Duration) -> Finished {
+    Finished {
+        ending: Ending::ProviderFailed,
+        reply: String::new(),
+        usage: TokenUsage::default(),
+        calls: Vec::new(),
+        fault: Some(MindFault {
+            kind: "rate_limited".to_owned(),
+            message: format!("{limit} is used up"),
+            remedy: format!("try again in {} s", retry.as_secs().max(1)),
+            class: FaultClass::TryAgain,
+        }),
+    }
+}
+
 /// The exit status of a turn.
 pub fn exit_of(finished: &Finished) -> Exit {
     match finished.ending {
@@ -169,6 +206,9 @@ pub fn exit_of_error(error: &StoreError) -> (Exit, &'static str, &'static str) {
         }
         StoreError::Public { .. } | StoreError::Newer { .. } | StoreError::NotAFile { .. } => {
             (Exit::Configuration, "store", "see the message")
+        }
+        StoreError::SecondGateway { .. } => {
+            (Exit::TryAgain, "busy", "end that one first, or give another --home")
         }
         StoreError::BadName { .. } => (Exit::Usage, "usage", "give -s a short plain name"),
         StoreError::Unknown { .. } => (Exit::Failed, "unknown_session", "see `oxibot sessions list`"),

@@ -4,6 +4,7 @@
 //! own thread, `once` is `agent -m`, `conversation` the prompt's loop. Nothing here talks to a vendor or to the toolhost.
 
 mod command;
+pub mod consent;
 mod conversation;
 mod desk;
 mod once;
@@ -11,6 +12,7 @@ mod prompt;
 pub mod screen;
 pub mod table;
 
+pub use consent::AtTerminal;
 pub use conversation::converse;
 pub use desk::{Desk, OpenMind, exit_of, exit_of_error};
 pub use once::once;

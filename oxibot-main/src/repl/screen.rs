@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::agent::hands::CallProgress;
 use crate::agent::runner::Audience;
 use crate::agent::turn::{CallKey, Show};
+use crate::redaction::{self, Streaming};
 use crate::render::neutral;
 use crate::render::terminal::Terminal;
 
@@ -44,12 +45,16 @@ pub struct Screen {
 struct State {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
+    /// The reply as it streams: the last word waits for its end, which may make it a secret.
+    reply: Streaming,
     /// Text was streamed and its line is not ended.
     open_line: bool,
     /// Text of this turn was streamed.
     streamed: bool,
     /// A progress line stands there.
     drawn: bool,
+    /// A question stands there and waits: nothing may be drawn over it.
+    asking: bool,
     frame: usize,
     alive: BTreeMap<CallKey, (String, CallProgress)>,
     plain_shown: BTreeMap<CallKey, Duration>,
@@ -79,9 +84,11 @@ impl Screen {
         let state = State {
             out,
             err,
+            reply: Streaming::default(),
             open_line: false,
             streamed: false,
             drawn: false,
+            asking: false,
             frame: 0,
             alive: BTreeMap::new(),
             plain_shown: BTreeMap::new(),
@@ -110,6 +117,17 @@ impl Screen {
         state.err(&format!("{}\n", neutral::text(text)));
     }
 
+    /// Puts a question, whose text is harmless already. Until what comes back is dropped no progress is drawn.
+    #[must_use]
+    pub fn question(&self, text: &str) -> Question<'_> {
+        let mut state = self.state();
+        state.settle();
+        state.asking = true;
+        state.err(text);
+        drop(state);
+        Question(self)
+    }
+
     /// Ends a turn: what did not stream is printed now.
     pub fn finish(&self, reply: &str) {
         let mut state = self.state();
@@ -130,14 +148,23 @@ impl Screen {
     }
 }
 
+/// A question that waits.
+pub struct Question<'a>(&'a Screen);
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.0.state().asking = false;
+    }
+}
+
 impl State {
     /// A reader that went away is no reason to stop: the turn is journalled.
     fn out(&mut self, text: &str) {
-        drop(self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()));
+        drop(self.out.write_all(redaction::text(text).as_bytes()).and_then(|()| self.out.flush()));
     }
 
     fn err(&mut self, text: &str) {
-        drop(self.err.write_all(text.as_bytes()).and_then(|()| self.err.flush()));
+        drop(self.err.write_all(redaction::text(text).as_bytes()).and_then(|()| self.err.flush()));
     }
 
     /// Leaves the cursor at the beginning of an empty line.
@@ -145,8 +172,19 @@ impl State {
         if std::mem::take(&mut self.drawn) {
             self.err("\r\u{1b}[K");
         }
+        let rest = self.reply.finish();
+        self.streamed(&rest);
         if std::mem::take(&mut self.open_line) {
             self.out("\n");
+        }
+    }
+
+    /// Shows a piece of the reply.
+    fn streamed(&mut self, piece: &str) {
+        if !piece.is_empty() {
+            let shown = neutral::text(piece);
+            self.open_line = !shown.ends_with('\n');
+            drop(self.out.write_all(shown.as_bytes()).and_then(|()| self.out.flush()));
         }
     }
 }
@@ -160,10 +198,9 @@ impl Audience for Screen {
         if state.drawn {
             state.settle();
         }
-        let shown = neutral::text(delta);
-        state.open_line = !shown.ends_with('\n');
         state.streamed = true;
-        state.out(&shown);
+        let piece = state.reply.push(delta);
+        state.streamed(&piece);
     }
 
     fn restarted(&self) {
@@ -210,6 +247,9 @@ impl Audience for Screen {
         }
         let mut state = self.state();
         state.alive.insert(key, (tool.to_owned(), progress));
+        if state.asking {
+            return;
+        }
         if self.fancy {
             const FRAMES: [char; 4] = ['|', '/', '-', '\\'];
             if !state.drawn {
@@ -238,7 +278,8 @@ fn begun(name: &str, arguments: &str) -> String {
     let telling = ["command", "path", "pattern", "url", "query"].iter().find_map(|key| {
         object.as_ref().and_then(|object| object.get(key)).and_then(serde_json::Value::as_str)
     });
-    neutral::line(&format!("> {name}: {}", telling.unwrap_or(arguments)), COLUMNS)
+    // Before it is cut: half a secret is not recognised.
+    neutral::line(&redaction::text(&format!("> {name}: {}", telling.unwrap_or(arguments))), COLUMNS)
 }
 
 fn ended(name: &str, outcome: &str, summary: &str) -> String {

@@ -21,7 +21,7 @@ pub const MAX_NAME: usize = 200;
 /// An open database.
 #[derive(Debug)]
 pub struct Database {
-    connection: Connection,
+    pub(super) connection: Connection,
     lock_file: PathBuf,
 }
 
@@ -284,7 +284,7 @@ impl Database {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn write(&mut self) -> Result<Transaction<'_>, StoreError> {
+    pub(super) fn write(&mut self) -> Result<Transaction<'_>, StoreError> {
         Ok(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
     }
 }

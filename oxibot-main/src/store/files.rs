@@ -75,7 +75,7 @@ fn refuse_public(path: &Path, mode: u32, wanted: &'static str) -> Result<(), Sto
 /// An open-file-description lock: two handles of one process exclude each other as two processes do.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Byte of the lock file held while a database is opened or migrated; sessions lock the byte of their id, from 1.
@@ -101,10 +101,29 @@ pub(super) fn try_lock(lock_file: &Path, byte: i64) -> Result<Option<Lock>, Stor
         l_pid: 0,
     };
     match fcntl(&file, FcntlArg::F_OFD_SETLK(&range)) {
-        Ok(_) => Ok(Some(Lock { _file: file })),
+        Ok(_) => Ok(Some(Lock { file })),
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(None),
         Err(errno) => Err(fault(errno.into())),
     }
+}
+
+/// Takes the place of the one gateway of a home, and writes down who has it.
+///
+/// # Errors
+/// [`StoreError::SecondGateway`] when another process has it.
+pub fn lock_gateway(directory: &Path) -> Result<Lock, StoreError> {
+    let path = directory.join("gateway.lock");
+    let Some(lock) = try_lock(&path, OPENING)? else {
+        let pid = std::fs::read_to_string(&path).unwrap_or_default();
+        let pid = pid.trim().parse::<u32>().map_or_else(|_| "unknown".to_owned(), |pid| pid.to_string());
+        return Err(StoreError::SecondGateway { pid, home: directory.to_owned() });
+    };
+    let written = lock.file.set_len(0).and_then(|()| {
+        use std::io::Write as _;
+        (&lock.file).write_all(format!("{}\n", std::process::id()).as_bytes())
+    });
+    written.map_err(|cause| StoreError::File { verb: "write", path, cause })?;
+    Ok(lock)
 }
 
 /// Takes the opening lock, waiting a bounded time.
@@ -132,6 +151,16 @@ pub(super) fn lock_path(database: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn second_gateway_is_refused_naming_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = lock_gateway(directory.path()).unwrap();
+        let error = lock_gateway(directory.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        drop(first);
+        assert!(lock_gateway(directory.path()).is_ok());
+    }
 
     #[test]
     fn lock_excludes_a_second_holder_and_ends_with_the_first() {

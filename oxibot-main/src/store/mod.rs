@@ -7,7 +7,9 @@
 pub mod database;
 pub mod entry;
 mod files;
+pub mod post;
 mod schema;
+mod spending;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use database::{Database, Expiry, Session, UsageRow};
 pub use entry::{Ending, Entry, StoredEntry};
-pub use files::Lock;
+pub use files::{Lock, lock_gateway};
 
 /// Requests that may wait for the store's thread; more make the askers wait.
 const QUEUE: usize = 64;
@@ -98,6 +100,14 @@ pub enum StoreError {
     Busy {
         /// The session.
         name: String,
+    },
+    /// Another gateway answers for this home.
+    #[error("cannot start: another gateway (process {pid}) answers for {}", home.display())]
+    SecondGateway {
+        /// Its process id.
+        pid: String,
+        /// The state directory.
+        home: PathBuf,
     },
     /// No such conversation.
     #[error("cannot find session {what}: see `oxibot sessions list`")]

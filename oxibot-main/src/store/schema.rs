@@ -19,7 +19,21 @@ pub(super) struct Step {
 }
 
 /// All steps, ascending; the last one is the version of this program.
-pub(super) const STEPS: &[Step] = &[Step { version: 1, sql: VERSION_1 }];
+pub(super) const STEPS: &[Step] = &[
+    Step { version: 1, sql: VERSION_1 },
+    Step { version: 2, sql: POST },
+    Step { version: 3, sql: SPENDING },
+];
+
+/// Tokens of a day by sender.
+const SPENDING: &str = "
+CREATE TABLE spending (
+    day TEXT NOT NULL,
+    sender TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    PRIMARY KEY (day, sender)
+) STRICT;
+";
 
 const VERSION_1: &str = "
 CREATE TABLE sessions (
@@ -59,6 +73,43 @@ CREATE TABLE usage (
     priced INTEGER NOT NULL,
     PRIMARY KEY (day, model)
 ) STRICT;
+";
+
+/// The gateway's inbox and outbox.
+const POST: &str = "
+CREATE TABLE inbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    channel TEXT NOT NULL,
+    -- The vendor's number of the message: what is delivered twice is kept once.
+    key TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    body TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    -- Where its turn was begun: whatever turn of the session is younger is the message's own.
+    session INTEGER,
+    last_turn INTEGER,
+    answered_at INTEGER,
+    UNIQUE (channel, key)
+) STRICT;
+CREATE INDEX inbox_unanswered ON inbox (conversation, id) WHERE answered_at IS NULL;
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    channel TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    body TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    next_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    -- 1 from the beginning of an attempt to its known end.
+    sending INTEGER NOT NULL DEFAULT 0,
+    reference TEXT,
+    fault TEXT,
+    sent_at INTEGER,
+    dead_at INTEGER
+) STRICT;
+CREATE INDEX outbox_waiting ON outbox (channel, conversation, id) WHERE sent_at IS NULL AND dead_at IS NULL;
 ";
 
 /// Makes or migrates the tables. The caller holds the opening lock, so that no two processes migrate at once.
@@ -113,6 +164,7 @@ fn keep_copy(connection: &Connection, file: &Path, version: u32) -> Result<PathB
 mod tests {
     use super::*;
 
+    const FIRST: &[Step] = &[Step { version: 1, sql: VERSION_1 }];
     const NEXT: &[Step] = &[
         Step { version: 1, sql: VERSION_1 },
         Step { version: 2, sql: "ALTER TABLE sessions ADD COLUMN colour TEXT;" },
@@ -124,7 +176,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.db");
         let mut connection = Connection::open(&file).unwrap();
-        assert_eq!(prepare(&mut connection, &file, STEPS).unwrap(), None);
+        assert_eq!(prepare(&mut connection, &file, FIRST).unwrap(), None);
         connection
             .execute("INSERT INTO sessions (name, boundary, created_at, used_at) VALUES ('a','b',1,1)", [])
             .unwrap();
@@ -144,7 +196,7 @@ mod tests {
         let file = dir.path().join("c.db");
         let mut connection = Connection::open(&file).unwrap();
         prepare(&mut connection, &file, NEXT).unwrap();
-        let error = prepare(&mut connection, &file, STEPS).unwrap_err().to_string();
+        let error = prepare(&mut connection, &file, FIRST).unwrap_err().to_string();
         assert!(error.contains("version 2") && error.contains("version 1"), "{error}");
         assert_eq!(version(&connection).unwrap(), 2);
     }
@@ -154,7 +206,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.db");
         let mut connection = Connection::open(&file).unwrap();
-        prepare(&mut connection, &file, STEPS).unwrap();
+        prepare(&mut connection, &file, FIRST).unwrap();
         let bad = [Step { version: 2, sql: "CREATE TABLE extra (a); SELECT nonsense FROM nowhere;" }];
         assert!(prepare(&mut connection, &file, &bad).is_err());
         assert_eq!(version(&connection).unwrap(), 1);

@@ -32,6 +32,8 @@ const TCP_ABI: u32 = 4;
 const SCOPE_ABI: u32 = 6;
 /// Memory, in bytes: each connection may hold 64 KiB in each direction and a head.
 const MAX_MEMORY: u64 = 256 << 20;
+/// CPU time, in seconds: as much as the longest call may take. It is not in the cgroup of its call.
+const MAX_CPU_SECONDS: u64 = 600;
 /// Two descriptors a connection, and those that are there always.
 const MAX_DESCRIPTORS: u64 = 2 * MAX_CONNECTIONS as u64 + 32;
 
@@ -45,6 +47,7 @@ fn not_in_force(what: &str) -> WallFault {
 pub(super) fn confine(ports: &[u16]) -> Result<(), WallFault> {
     lower(Resource::RLIMIT_CORE, 0).step(STEP)?;
     lower(Resource::RLIMIT_FSIZE, 0).step(STEP)?;
+    lower(Resource::RLIMIT_CPU, MAX_CPU_SECONDS).step(STEP)?;
     lower(Resource::RLIMIT_AS, MAX_MEMORY).step(STEP)?;
     lower(Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS).step(STEP)?;
     prctl::set_dumpable(false).step(STEP)?;

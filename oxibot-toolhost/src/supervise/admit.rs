@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use oxibot_proto::message::{
     CallNumber, CallRequest, CloseReason, Denial, JudgedRule, Judgement, MAX_ARGUMENTS, MainHello, Origin,
-    Outcome, RunRequest, ToMain, ToToolhost, Verdict,
+    Outcome, PendingApproval, RunRequest, ToMain, ToToolhost, Verdict,
 };
 use oxibot_proto::settings::MAX_TIMEOUT_SECONDS;
 use oxibot_proto::state::Stage;
@@ -16,8 +16,10 @@ use super::attacks::only_attacks;
 use super::audit::{About, Subject, capped};
 use super::broker::{Broker, Fixed};
 use super::calls::{Body, Call, Finished, Plan, Shape};
+use super::control::Stop;
 use super::web::Asker;
-use super::{environment, network, policy};
+use super::{approvals, environment, network, whole};
+use crate::shell::Judged;
 use crate::tools::{self, ToolRequest, WebRequest};
 use crate::wire::{FetchWork, FilesWork, Job, Sockets};
 
@@ -44,6 +46,34 @@ pub(crate) struct Asked {
     pub(crate) origin: Origin,
     pub(crate) workspace: Option<String>,
     pub(crate) about: About,
+}
+
+/// What the policy leaves to be decided once the workspace is known.
+enum Gate {
+    /// It may run.
+    Open,
+    /// It may not.
+    Shut(Outcome),
+    /// A person decides.
+    Ask(Box<AskGate>),
+}
+
+/// A call that a person decides about.
+pub(crate) struct AskGate {
+    pub(crate) denial: Denial,
+    /// The approval it claims to have.
+    pub(crate) claimed: Option<String>,
+    /// In their canonical spelling.
+    pub(crate) arguments: String,
+    /// For the person; nothing when it is too long to be read.
+    pub(crate) whole: Option<String>,
+}
+
+/// Why a call does not run.
+pub(crate) struct Refusal {
+    pub(crate) outcome: Outcome,
+    /// What to show the person who may still say yes.
+    pub(crate) approval: Option<Box<PendingApproval>>,
 }
 
 impl Broker {
@@ -122,6 +152,11 @@ impl Broker {
                 self.send(link, &ToMain::Stopped(stopped), now);
             }
             ToToolhost::Attack => self.attack(link, now),
+            ToToolhost::Approve(answer) => self.approve(link, &answer, now),
+            ToToolhost::ListApprovals => {
+                let pending = self.approvals.pending(now);
+                self.send(link, &ToMain::Approvals(pending), now);
+            }
         }
     }
 
@@ -206,8 +241,15 @@ impl Broker {
             Err(message) => return self.refuse(link, &asked, Outcome::Failed { message }, now),
         };
         let asked = Asked { about: about(&parsed), ..asked };
+        if let Some(limited) = self.limited(&asked, now) {
+            return self.refuse(link, &asked, Outcome::Denied(limited), now);
+        }
         let conversation = conversation(&asked.origin);
-        let judged = policy::judge(&parsed);
+        let judged = self.reader.judge(&mut self.nursery, &parsed);
+        let whole = match judged.verdict {
+            Verdict::Ask => whole::whole(&asked.tool, &parsed, &request.arguments),
+            Verdict::Allow | Verdict::Block => None,
+        };
         let limit = self.fixed.settings.limits.max_timeout_seconds.min(MAX_TIMEOUT_SECONDS);
         let (wanted, body): (Duration, MakeBody) = match parsed {
             ToolRequest::Bash { command, timeout_s, cwd } => {
@@ -230,13 +272,17 @@ impl Broker {
         };
         let timeout = narrowed(wanted, request.timeout_ms);
         let rule = judged.rules.into_iter().next();
-        let denied = match (judged.verdict, rule) {
-            (Verdict::Allow, _) => None,
-            (Verdict::Ask, _) if request.approved_at_terminal => None,
-            (Verdict::Ask, rule) => Some(Outcome::NeedsApproval(denial(rule))),
-            (Verdict::Block, rule) => Some(Outcome::Denied(denial(rule))),
+        let gate = match judged.verdict {
+            Verdict::Allow => Gate::Open,
+            Verdict::Ask => Gate::Ask(Box::new(AskGate {
+                denial: denial(rule),
+                claimed: request.approval,
+                arguments: approvals::canonical(&request.arguments),
+                whole,
+            })),
+            Verdict::Block => Gate::Shut(Outcome::Denied(denial(rule))),
         };
-        self.admit(link, asked, denied, timeout, body, now);
+        self.admit(link, asked, gate, timeout, body, now);
     }
 
     fn run(&mut self, link: u64, request: RunRequest, now: Instant) {
@@ -268,7 +314,7 @@ impl Broker {
         let timeout = request.timeout_ms.map_or(standard, Duration::from_millis).min(limit);
         let argv = request.argv;
         let plan = move |broker: &Broker, place: usize| broker.plan(place, argv, Vec::new(), Shape::Run);
-        self.admit(link, asked, None, timeout, Box::new(plan), now);
+        self.admit(link, asked, Gate::Open, timeout, Box::new(plan), now);
     }
 
     fn plan(&self, place: usize, argv: Vec<Vec<u8>>, directory: Vec<u8>, shape: Shape) -> Body {
@@ -308,7 +354,7 @@ impl Broker {
         &mut self,
         link: u64,
         asked: Asked,
-        denied: Option<Outcome>,
+        gate: Gate,
         timeout: Duration,
         body: MakeBody,
         now: Instant,
@@ -317,18 +363,36 @@ impl Broker {
             Ok(place) => place,
             Err(denial) => return self.refuse(link, &asked, Outcome::Denied(denial), now),
         };
-        if self.stop.is_set() {
-            return self.refuse(link, &asked, Outcome::Denied(stop_denial()), now);
+        if let Some(stop) = self.stop.cause() {
+            return self.refuse(link, &asked, Outcome::Denied(stop_denial(stop)), now);
+        }
+        if self.fixed.only_judges {
+            let denial = Denial {
+                rule: "purpose.judge".to_owned(),
+                reason: "this toolhost was started to judge calls and has no wall to run them behind"
+                    .to_owned(),
+                hint: "leave out --dry-run".to_owned(),
+            };
+            return self.refuse(link, &asked, Outcome::Denied(denial), now);
         }
         if self.range.is_some() {
             return self.refuse(link, &asked, Outcome::Denied(only_attacks()), now);
         }
-        if let Some(denied) = denied {
-            return self.refuse(link, &asked, denied, now);
-        }
+        let approved = match gate {
+            Gate::Open => None,
+            Gate::Shut(denied) => return self.refuse(link, &asked, denied, now),
+            Gate::Ask(ask) => match self.ask(link, &asked, place, *ask, now) {
+                Ok(approved) => Some(approved),
+                Err(refusal) => return self.refuse_with(link, &asked, refusal, now),
+            },
+        };
         let subject = self.subject(&asked, place);
         let wall = self.wall_of(place);
-        if let Err(error) = self.audit.call(&subject, "allow", None, None, wall.0) {
+        let (verdict, rule, approval) = match &approved {
+            None => ("allow", None, None),
+            Some(by) => ("approved", Some(by.rule.as_str()), Some(by.id.as_str())),
+        };
+        if let Err(error) = self.audit.call(&subject, verdict, rule, approval, wall.0) {
             let message = format!("audit.unwritable: {error}");
             let finished = Finished::plain(Outcome::Internal { message });
             return self.deliver(link, asked.number, &subject, finished, (wall, Duration::ZERO), now);
@@ -373,6 +437,11 @@ impl Broker {
 
     /// Refuses before anything ran. Recorded all the same.
     fn refuse(&mut self, link: u64, asked: &Asked, outcome: Outcome, now: Instant) {
+        self.refuse_with(link, asked, Refusal { outcome, approval: None }, now);
+    }
+
+    fn refuse_with(&mut self, link: u64, asked: &Asked, refusal: Refusal, now: Instant) {
+        let Refusal { outcome, approval } = refusal;
         let place = self.place_of(asked.workspace.as_deref()).unwrap_or_default();
         let subject = self.subject(asked, place);
         let wall = self.wall_of(place);
@@ -389,7 +458,8 @@ impl Broker {
         if let Err(error) = self.audit.call(&subject, verdict, rule, None, wall.0) {
             self.log.line(&error.to_string(), now);
         }
-        self.deliver(link, asked.number, &subject, Finished::plain(outcome), (wall, Duration::ZERO), now);
+        let finished = Finished { approval, ..Finished::plain(outcome) };
+        self.deliver(link, asked.number, &subject, finished, (wall, Duration::ZERO), now);
     }
 
     /// The URL of a dry run, where nothing else was found against it: only the fetch worker can judge it.
@@ -410,7 +480,7 @@ impl Broker {
         }
     }
 
-    fn judgement(&self, request: &CallRequest) -> Judgement {
+    fn judgement(&mut self, request: &CallRequest) -> Judgement {
         let block = |id: &str, reason: String, alternative: &str| Judgement {
             call: request.call,
             verdict: Verdict::Block,
@@ -424,7 +494,7 @@ impl Broker {
         if let Err(denial) = self.place_of(request.workspace.as_deref()) {
             return block(&denial.rule, denial.reason, &denial.hint);
         }
-        let policy::Judged { verdict, rules, mut commands } = policy::judge(&parsed);
+        let Judged { verdict, rules, mut commands } = self.reader.judge(&mut self.nursery, &parsed);
         for command in &mut commands {
             *command = capped(command, 4096);
         }
@@ -452,11 +522,11 @@ fn denial(rule: Option<JudgedRule>) -> Denial {
     Denial { rule: rule.id, reason: rule.reason, hint: rule.alternative }
 }
 
-pub(crate) fn stop_denial() -> Denial {
+pub(crate) fn stop_denial(stop: Stop) -> Denial {
     Denial {
         rule: "stop.active".to_owned(),
         reason: "an emergency stop is active: new calls are refused".to_owned(),
-        hint: "run `oxibot stop --clear` to accept calls again".to_owned(),
+        hint: stop.remedy().to_owned(),
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum Purpose {
     OneShot,
     /// `doctor --attack`: every attack, and no call.
     Attack,
+    /// `tool call --dry-run`: no wall and no call.
+    Judge,
 }
 
 /// The arguments are not ours.
@@ -81,6 +83,7 @@ pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<Ser
             Some("--no-sandbox") => parsed.no_sandbox = parsed.no_sandbox.saturating_add(1),
             Some("--one-shot") => parsed.purpose = Purpose::OneShot,
             Some("--attack") => parsed.purpose = Purpose::Attack,
+            Some("--judge") => parsed.purpose = Purpose::Judge,
             Some("--without-namespaces") => parsed.without_namespaces = true,
             Some(_) | None => return Err(ArgumentsError::Unknown(argument)),
         }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use oxibot_proto::message::{Level, Origin, Protection, Proven, Usage};
+use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::{Audit as Settings, AuditDetail};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -44,6 +45,8 @@ const HEADS: usize = 64;
 pub(crate) struct Audit {
     log: Option<Log>,
     detail: AuditDetail,
+    /// Takes what has the shape of a key out of command lines and claims.
+    redactor: Option<Redactor>,
     now: fn() -> SystemTime,
 }
 
@@ -195,7 +198,7 @@ pub(crate) enum Sync {
 impl Audit {
     /// No home, no log. Only for a toolhost that was started without `--home`.
     pub(crate) fn none() -> Self {
-        Self { log: None, detail: AuditDetail::Calls, now: SystemTime::now }
+        Self { log: None, detail: AuditDetail::Calls, redactor: None, now: SystemTime::now }
     }
 
     /// Begins the chain `name` below `home` and names the earlier ones.
@@ -231,7 +234,8 @@ impl Audit {
             anchored: 0,
             anchor_at: Instant::now(),
         };
-        let mut audit = Self { log: Some(log), detail: settings.detail, now: SystemTime::now };
+        let mut audit =
+            Self { log: Some(log), detail: settings.detail, redactor: None, now: SystemTime::now };
         let (first, rest) = earlier.split_at(earlier.len().min(HEADS));
         let open = Open {
             pid: std::process::id(),
@@ -251,7 +255,12 @@ impl Audit {
         self.log.as_ref().map(|log| &log.rotated)
     }
 
-    /// A subject with every claimed string capped.
+    /// From here on no record holds what has the shape of a key.
+    pub(crate) fn redact_with(&mut self, redactor: &Redactor) {
+        self.redactor = Some(redactor.clone());
+    }
+
+    /// A subject with every claimed string capped, and keys taken out of all that is recorded.
     pub(crate) fn subject(
         &self,
         call_id: &str,
@@ -261,16 +270,21 @@ impl Audit {
         about: &About,
     ) -> Subject {
         let text = capped(&about.text, MAX_DETAIL);
+        let clean = |text: &str, most: usize| match &self.redactor {
+            Some(redactor) => capped(&redactor.text(text), most),
+            None => capped(text, most),
+        };
         let (detail, detail_sha256) = match self.detail {
-            AuditDetail::Calls => (Some(text.clone()), None),
+            // Before it is cut: half a key is not recognised.
+            AuditDetail::Calls => (Some(clean(&about.text, MAX_DETAIL)), None),
             AuditDetail::Digest => (None, Some(to_hex(&Sha256::digest(about.text.as_bytes())))),
         };
         Subject {
             call_id: call_id.to_owned(),
-            tool: capped(tool, MAX_CLAIM),
-            who: capped(&origin.who, MAX_CLAIM),
-            channel: capped(&origin.channel, MAX_CLAIM),
-            session: capped(&origin.session, MAX_CLAIM),
+            tool: clean(tool, MAX_CLAIM),
+            who: clean(&origin.who, MAX_CLAIM),
+            channel: clean(&origin.channel, MAX_CLAIM),
+            session: clean(&origin.session, MAX_CLAIM),
             workspace: workspace.to_owned(),
             text,
             detail,

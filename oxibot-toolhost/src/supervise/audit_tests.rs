@@ -109,6 +109,24 @@ fn by_setting_only_the_digest_is_kept() {
 }
 
 #[test]
+fn a_key_in_a_command_is_not_recorded() {
+    let home = tempfile::tempdir().unwrap();
+    let mut audit = open(home.path(), "x");
+    audit.redact_with(&Redactor::load().unwrap());
+    let key = concat!("ghp_", "16C7e42F292c6912E7710c838347Ae178B4a");
+    let subject = audit.subject(
+        "id",
+        "bash",
+        &origin(),
+        "/w",
+        &about(&format!("curl -H 'Authorization: token {key}' x")),
+    );
+    audit.call(&subject, "allow", None, None, Level::Full).unwrap();
+    let record = &records(&file(home.path()))[1];
+    assert_eq!(record["detail"], "curl -H 'Authorization: token [redacted: github-token]' x");
+}
+
+#[test]
 fn first_record_names_where_earlier_chains_ended() {
     let home = tempfile::tempdir().unwrap();
     open(home.path(), "a").stop().unwrap();

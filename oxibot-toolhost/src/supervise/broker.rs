@@ -12,9 +12,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use oxibot_proto::message::{CloseReason, Level, Stream, ToMain, ToolhostHello, Wall};
+use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::ToolhostSettings;
 use oxibot_proto::state::Stage;
 
+use super::approvals::Approvals;
 use super::attacks::Range;
 use super::audit::Audit;
 use super::battery::Battery;
@@ -24,6 +26,8 @@ use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
 use super::log;
 use super::place::{Place, Role};
+use super::reader::Reader;
+use super::senders::Senders;
 use super::sockets::Listing;
 use super::transfer::Transfer;
 use super::web::Web;
@@ -50,8 +54,12 @@ pub(crate) struct Fixed {
     pub(crate) require: Level,
     pub(crate) machine: Machine,
     pub(crate) null: File,
+    /// Takes what has the shape of a key out of all that tools say.
+    pub(crate) redactor: Redactor,
     /// Attacks profiles that are first used later. `None` without a wall.
     pub(crate) battery: Option<Battery>,
+    /// Started to judge calls: it runs none.
+    pub(crate) only_judges: bool,
     /// Begins every call id: start time and process id, in hex.
     pub(crate) id_prefix: String,
 }
@@ -67,6 +75,13 @@ pub(crate) struct Broker {
     pub(crate) transfers: BTreeMap<u64, (u64, usize, Transfer)>,
     pub(crate) audit: Audit,
     pub(crate) stop: StopSwitch,
+    /// When a stop was last looked for while something ran.
+    pub(crate) stop_looked: Instant,
+    /// Calls that wait for a person.
+    pub(crate) approvals: Approvals,
+    pub(crate) senders: Senders,
+    /// The kernel's random numbers, opened before we shut ourselves in.
+    pub(crate) random: File,
     pub(crate) log: log::Limited,
     pub(crate) listing: Listing,
     pub(crate) web: Web,
@@ -80,6 +95,8 @@ pub(crate) struct Broker {
     next_key: u64,
     ending: bool,
     idle: Idle,
+    /// Judges commands.
+    pub(crate) reader: Reader,
     /// Last, so that it is dropped last: it waits for its zygotes, and they for the ends of their sockets above.
     pub(crate) nursery: Nursery,
 }
@@ -115,6 +132,7 @@ enum Owner {
 pub(crate) struct Parts {
     pub(crate) fixed: Fixed,
     pub(crate) nursery: Nursery,
+    pub(crate) reader: Reader,
     pub(crate) places: Vec<Place>,
     pub(crate) main: OwnedFd,
     pub(crate) web: Web,
@@ -124,13 +142,31 @@ pub(crate) struct Parts {
     pub(crate) range: Option<Range>,
     pub(crate) signals: SignalFd,
     pub(crate) listing: Listing,
+    pub(crate) approvals: Approvals,
+    pub(crate) senders: Senders,
+    pub(crate) random: File,
 }
 
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fixed, nursery, places, main, web, audit, stop, control, range, signals, listing } =
-            parts;
+        let Parts {
+            fixed,
+            nursery,
+            reader,
+            places,
+            main,
+            web,
+            audit,
+            stop,
+            control,
+            range,
+            signals,
+            listing,
+            approvals,
+            senders,
+            random,
+        } = parts;
         let mut broker = Self {
             fixed,
             places,
@@ -140,6 +176,10 @@ impl Broker {
             transfers: BTreeMap::new(),
             audit,
             stop,
+            stop_looked: Instant::now(),
+            approvals,
+            senders,
+            random,
             log: log::Limited::default(),
             listing,
             web,
@@ -151,6 +191,7 @@ impl Broker {
             next_key: MAIN,
             ending: false,
             idle: Idle::new(),
+            reader,
             nursery,
         };
         broker.open_link(main, Rights::All);
@@ -400,6 +441,7 @@ impl Broker {
 
     fn drop_link(&mut self, key: u64, now: Instant) {
         self.links.remove(&key);
+        self.approvals.forget(key);
         self.link_ends.remove(&key);
         self.abandon_calls(key, now);
         self.ending |= key == MAIN;
@@ -453,6 +495,7 @@ impl Broker {
         for key in ended {
             self.drop_link(key, now);
         }
+        self.obey_stop(now);
         self.tick_calls(now);
         if let Err(error) = self.audit.tick(now) {
             self.log.line(&error.to_string(), now);

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use oxibot_proto::message::{CallNumber, Level, Origin, Outcome, Output, Violation};
+use oxibot_proto::message::{CallNumber, Level, Origin, Outcome, Output, PendingApproval, Violation};
+use oxibot_proto::redact::Redactor;
 
 use oxibot_proto::view::View;
 
@@ -87,6 +88,7 @@ impl Plan {
         call_id: &str,
         deadline: Instant,
         level: Level,
+        redactor: &Redactor,
         now: Instant,
     ) -> Process {
         let private = if level == Level::Full { PrivateProcesses::Yes } else { PrivateProcesses::No };
@@ -94,7 +96,8 @@ impl Plan {
         let streams = match self.shape {
             Shape::Tool | Shape::Attack => {
                 let spill = Spill::new(call_id.to_owned(), now);
-                Streams::Together { pipe: None, collector: Collector::default(), spill }
+                let redaction = Box::new(redactor.stream());
+                Streams::Together { pipe: None, redaction, collector: Collector::default(), spill }
             }
             Shape::Run => {
                 let input = std::mem::take(&mut self.input);
@@ -153,6 +156,7 @@ pub(crate) struct Finished {
     pub(crate) violations: Vec<Violation>,
     pub(crate) usage: Option<oxibot_proto::message::Usage>,
     pub(crate) view: Option<Box<View>>,
+    pub(crate) approval: Option<Box<PendingApproval>>,
 }
 
 impl Finished {
@@ -160,7 +164,17 @@ impl Finished {
     pub(crate) fn plain(outcome: Outcome) -> Self {
         let output = collect::nothing();
         let (notes, violations) = (Vec::new(), Vec::new());
-        Self { outcome, exit_code: None, signal: None, output, notes, violations, usage: None, view: None }
+        Self {
+            outcome,
+            exit_code: None,
+            signal: None,
+            output,
+            notes,
+            violations,
+            usage: None,
+            view: None,
+            approval: None,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keeps the first and the last bytes of what a call prints, and counts the rest.
+//! Keeps the first and the last bytes of what a call prints, secrets taken out, and counts the rest.
 //!
 //! Pure and of constant size, so that a gigabyte of output costs no more than a line. It does not look at what the
 //! bytes mean: cutting at characters and neutralising control sequences is the reader's work.
@@ -18,12 +18,18 @@ pub(crate) struct Collector {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     total: u64,
+    passed: u64,
 }
 
 impl Collector {
-    /// Takes the next bytes, in any split.
+    /// Counts bytes as they were printed.
+    pub(crate) fn count(&mut self, printed: usize) {
+        self.total = self.total.saturating_add(printed as u64);
+    }
+
+    /// Takes the next bytes that may be shown, in any split.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.total = self.total.saturating_add(bytes.len() as u64);
+        self.passed = self.passed.saturating_add(bytes.len() as u64);
         let room = HEAD.saturating_sub(self.head.len()).min(bytes.len());
         let (first, rest) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
         self.head.extend_from_slice(first);
@@ -37,7 +43,7 @@ impl Collector {
         }
     }
 
-    /// All bytes taken so far.
+    /// All bytes printed so far.
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
@@ -46,17 +52,18 @@ impl Collector {
     pub(crate) fn output(&self, file: Option<String>) -> Output {
         let tail: Vec<u8> = self.tail.iter().copied().collect();
         let mut head = self.head.clone();
-        if self.total <= (HEAD + TAIL) as u64 {
+        let (total_bytes, passed_bytes) = (self.total, self.passed);
+        if passed_bytes <= (HEAD + TAIL) as u64 {
             head.extend_from_slice(&tail);
-            return Output { head, tail: Vec::new(), total_bytes: self.total, file };
+            return Output { head, tail: Vec::new(), total_bytes, passed_bytes, file };
         }
-        Output { head, tail, total_bytes: self.total, file }
+        Output { head, tail, total_bytes, passed_bytes, file }
     }
 }
 
 /// A result without output.
 pub(crate) fn nothing() -> Output {
-    Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, file: None }
+    Output { head: Vec::new(), tail: Vec::new(), total_bytes: 0, passed_bytes: 0, file: None }
 }
 
 #[cfg(test)]
@@ -71,6 +78,7 @@ mod tests {
             cuts in proptest::collection::vec(0_usize..40_000, 0..20),
         ) {
             let mut whole = Collector::default();
+            whole.count(data.len());
             whole.push(&data);
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(data.len())).collect();
             cuts.push(0);
@@ -78,6 +86,7 @@ mod tests {
             cuts.sort_unstable();
             let mut split = Collector::default();
             for pair in cuts.windows(2) {
+                split.count(pair[1] - pair[0]);
                 split.push(&data[pair[0]..pair[1]]);
             }
             let output = split.output(None);
@@ -98,6 +107,7 @@ mod tests {
         let mut collector = Collector::default();
         let chunk = vec![b'x'; 65_536];
         for _ in 0..32_768 {
+            collector.count(chunk.len());
             collector.push(&chunk);
         }
         assert_eq!(collector.total(), 2 << 30);

@@ -7,6 +7,8 @@ use oxibot_proto::message::{
     Verdict,
 };
 
+use oxibot_proto::redact::Redactor;
+
 use super::audit::{End, Subject};
 use super::broker::Broker;
 use super::calls::{Body, Finished, PROGRESS, millis};
@@ -190,6 +192,7 @@ impl Broker {
                 violations,
                 usage: conclusion.usage,
                 view,
+                approval: None,
             };
             self.conclude(key, finished, now);
         }
@@ -265,25 +268,35 @@ impl Broker {
             duration_ms: millis(duration),
             usage: finished.usage,
             view: finished.view,
+            approval: finished.approval,
         };
         self.send(link, &ToMain::CallResult(Box::new(result)), now);
     }
 }
 
 /// The result of a web tool. What the worker says can be no other outcome than these.
-pub(crate) fn web_finished(result: FetchResult) -> Finished {
+pub(crate) fn web_finished(result: FetchResult, redactor: &Redactor) -> Finished {
     match result {
         FetchResult::Text { text, total_bytes } => {
-            let output = Output { head: text.into_bytes(), tail: Vec::new(), total_bytes, file: None };
+            let output = read(&text, total_bytes, redactor);
             Finished { output, ..Finished::plain(Outcome::Completed) }
         }
         FetchResult::Denied(denial) => Finished::plain(Outcome::Denied(denial)),
-        FetchResult::Failed(message) => Finished::plain(Outcome::Failed { message }),
+        FetchResult::Failed(message) => {
+            Finished::plain(Outcome::Failed { message: redactor.text(&message).into_owned() })
+        }
         FetchResult::Allowed | FetchResult::Lost(_) => {
             let message = "the fetch worker gave an unexpected answer".to_owned();
             Finished::plain(Outcome::Internal { message })
         }
     }
+}
+
+/// What a reading tool read, secrets taken out. What it left out itself stays left out.
+fn read(text: &str, total_bytes: u64, redactor: &Redactor) -> Output {
+    let head = redactor.bytes(text.as_bytes()).into_owned();
+    let passed_bytes = total_bytes.saturating_sub(text.len() as u64).saturating_add(head.len() as u64);
+    Output { head, tail: Vec::new(), total_bytes, passed_bytes, file: None }
 }
 
 /// What a dry run says of a URL. Without an answer nothing is allowed.
@@ -306,16 +319,18 @@ pub(crate) fn web_judgement(call: CallNumber, result: FetchResult) -> Judgement 
 }
 
 /// What a files worker's answer means for the call.
-pub(crate) fn files_finished(result: Option<FilesResult>) -> Finished {
+pub(crate) fn files_finished(result: Option<FilesResult>, redactor: &Redactor) -> Finished {
     let internal = |message: &str| Finished::plain(Outcome::Internal { message: message.to_owned() });
     match result {
         Some(FilesResult::Text { text, total_bytes }) => {
-            let output = Output { head: text.into_bytes(), tail: Vec::new(), total_bytes, file: None };
+            let output = read(&text, total_bytes, redactor);
             Finished { output, ..Finished::plain(Outcome::Completed) }
         }
         Some(FilesResult::Done) => Finished::plain(Outcome::Completed),
         Some(FilesResult::Denied(denial)) => Finished::plain(Outcome::Denied(denial)),
-        Some(FilesResult::Failed(message)) => Finished::plain(Outcome::Failed { message }),
+        Some(FilesResult::Failed(message)) => {
+            Finished::plain(Outcome::Failed { message: redactor.text(&message).into_owned() })
+        }
         Some(FilesResult::Bytes(_) | FilesResult::Size(_) | FilesResult::Notes(_)) => {
             internal("the files worker gave an unexpected answer")
         }

@@ -18,8 +18,32 @@ use super::workspace;
 
 /// Name of the stop file in `run/`.
 const STOP: &str = "stop";
+/// Name of a person's stop file in the home.
+const HOME_STOP: &str = "STOP";
 /// An administrator's stop for every home of the machine.
 const MACHINE_STOP: &str = "/run/oxibot/STOP";
+
+/// What refuses new calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// `oxibot stop --all`, here or in another process of the home.
+    Command,
+    /// The file `STOP` in the home.
+    HomeFile,
+    /// The file of the machine's administrator.
+    MachineFile,
+}
+
+impl Stop {
+    /// How to accept calls again.
+    pub(crate) fn remedy(self) -> &'static str {
+        match self {
+            Self::Command => "run `oxibot stop --clear` to accept calls again",
+            Self::HomeFile => "a person removes the file STOP in OxiBot's home to accept calls again",
+            Self::MachineFile => "the machine's administrator removes /run/oxibot/STOP to accept calls again",
+        }
+    }
+}
 
 /// The stop, by file where there is a home, by flag where there is none.
 #[derive(Debug)]
@@ -37,16 +61,24 @@ impl StopSwitch {
 
     /// Whether new calls are refused.
     pub(crate) fn is_set(&self) -> bool {
+        self.cause().is_some()
+    }
+
+    /// What refuses new calls, if anything does.
+    pub(crate) fn cause(&self) -> Option<Stop> {
         let there = |directory: &Option<File>, name: &str| {
             directory.as_ref().is_some_and(|directory| {
                 !matches!(fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW), Err(Errno::ENOENT))
             })
         };
         // Only a clear "no such file" means no; but the machine's directory may be closed to us, which is no stop.
-        self.flag
-            || there(&self.run, STOP)
-            || there(&self.home, "STOP")
-            || nix::sys::stat::lstat(MACHINE_STOP).is_ok()
+        if self.flag || there(&self.run, STOP) {
+            Some(Stop::Command)
+        } else if there(&self.home, HOME_STOP) {
+            Some(Stop::HomeFile)
+        } else {
+            nix::sys::stat::lstat(MACHINE_STOP).is_ok().then_some(Stop::MachineFile)
+        }
     }
 
     /// Refuses new calls from now on, here and in every process of this home.
@@ -160,7 +192,9 @@ mod tests {
         ours.clear().unwrap();
         assert!(!other.is_set() && !ours.is_set());
         std::fs::write(home.path().join("STOP"), "").unwrap();
-        assert!(other.is_set());
+        assert_eq!(other.cause(), Some(Stop::HomeFile));
+        ours.set().unwrap();
+        assert_eq!(other.cause(), Some(Stop::Command));
     }
 
     #[test]

@@ -75,7 +75,9 @@ impl Broker {
         place.used(now);
         match &mut call.body {
             Body::Planned(plan) => {
-                let process = plan.process(&call.subject.call_id, now + call.timeout, place.level(), now);
+                let redactor = &self.fixed.redactor;
+                let deadline = now + call.timeout;
+                let process = plan.process(&call.subject.call_id, deadline, place.level(), redactor, now);
                 if process.guard == Guard::Recording {
                     place.bulk.put(work_number, FilesWork::GitCheckpoint, Owner::Git(key));
                 }
@@ -112,7 +114,10 @@ impl Broker {
     pub(crate) fn web_answers(&mut self, answers: Vec<Answered>, now: Instant) {
         for (asker, result) in answers {
             match asker {
-                Asker::Call(key) => self.conclude(key, web_finished(result), now),
+                Asker::Call(key) => {
+                    let finished = web_finished(result, &self.fixed.redactor);
+                    self.conclude(key, finished, now);
+                }
                 Asker::DryRun(link, call) => {
                     self.send(link, &ToMain::Judgement(web_judgement(call, result)), now);
                 }
@@ -258,7 +263,7 @@ impl Broker {
             match owner {
                 Owner::Nobody => {}
                 Owner::Call(key) => {
-                    let mut finished = files_finished(result);
+                    let mut finished = files_finished(result, &self.fixed.redactor);
                     if let Some(call) = self.calls.get(&key) {
                         let what = if matches!(call.subject.tool.as_str(), "write_file" | "edit_file") {
                             "write"

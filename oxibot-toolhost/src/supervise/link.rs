@@ -29,7 +29,7 @@ const HARD_FRAMES: usize = 512;
 pub(crate) enum Rights {
     /// Everything: main itself.
     All,
-    /// `Status` and `Stop` only.
+    /// `Status`, `Stop` and approvals only: a person at another terminal, whom main cannot be.
     Control,
 }
 
@@ -171,9 +171,14 @@ impl Link {
         };
         let allowed = match self.rights {
             Rights::All => true,
-            Rights::Control => {
-                matches!(message, ToToolhost::Hello(_) | ToToolhost::Status | ToToolhost::Stop(_))
-            }
+            Rights::Control => matches!(
+                message,
+                ToToolhost::Hello(_)
+                    | ToToolhost::Status
+                    | ToToolhost::Stop(_)
+                    | ToToolhost::ListApprovals
+                    | ToToolhost::Approve(_)
+            ),
         };
         if !allowed || message.check(self.stage).is_err() {
             return Err(CloseReason::Illegal { message: message.name().to_owned() });

@@ -1,13 +1,17 @@
 //! The supervisor: small, synchronous, single-threaded. It judges a call, has it started, watches it and ends it.
 //!
 //! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
-//! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `calls`, `drive` and `conclude` (calls become
+//! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `approvals`, `answer` and `whole` (a
+//! person's yes), `senders` (how much one may ask for), `calls`, `drive` and `conclude` (calls become
 //! results), `network` (the way out of a call that has one), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `web`, `spill`, `collect`,
-//! `seen`, `sockets`, `policy`, `workspace`. Deliberately absent: an async runtime, threads, the network, any secret, opening a
-//! path that a model chose, looking into what a program printed.
+//! `seen`, `sockets`, `workspace`. What a command would do is read in a worker (`reader`), never here. Deliberately absent: an
+//! async runtime, threads, the network, any secret, opening a path that a model chose, deciding anything by what a
+//! program printed.
 
 mod admit;
+mod answer;
+mod approvals;
 mod arguments;
 mod attacks;
 mod audit;
@@ -29,18 +33,20 @@ mod link;
 mod log;
 mod network;
 mod place;
-mod policy;
 mod process;
 mod prove;
+mod reader;
 mod recorded;
 mod requests;
 mod seen;
+mod senders;
 mod settings;
 mod sockets;
 mod spill;
 mod start;
 mod transfer;
 mod web;
+mod whole;
 pub(crate) mod workspace;
 
 use std::ffi::OsString;

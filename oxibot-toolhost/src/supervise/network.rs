@@ -130,7 +130,7 @@ pub(crate) fn described(description: &str, network: &Network) -> String {
 fn order(settings: &ToolhostSettings) -> EgressOrder {
     EgressOrder {
         hosts: settings.tools.exec.network.hosts().iter().map(ToString::to_string).collect(),
-        private: Vec::new(),
+        private: settings.web.allow_private.clone(),
     }
 }
 

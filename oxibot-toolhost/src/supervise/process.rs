@@ -1,6 +1,7 @@
 //! A program behind the wall, from our side: its init, its pipes, what it printed. The decisions are [`Life`]'s.
 //!
-//! Pipes are read and written without blocking. Nothing a program prints is looked at here.
+//! Pipes are read and written without blocking. What `bash` prints loses what has the shape of a key before anything else
+//! sees it (`proto/src/redact/`): bytes compared with a fixed table, on which nothing here depends.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -12,6 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::pipe2;
 use oxibot_proto::message::{CHUNK_WINDOW, Stream};
+use oxibot_proto::redact;
 
 use super::collect::Collector;
 use super::life::{Do, Event, Life};
@@ -88,8 +90,8 @@ impl Input {
 /// Where output goes.
 #[derive(Debug)]
 pub(crate) enum Streams {
-    /// `bash`: both streams through one pipe, in the order written, kept in part.
-    Together { pipe: Option<OwnedFd>, collector: Collector, spill: Spill },
+    /// `bash`: both streams through one pipe, in the order written, secrets taken out, kept in part.
+    Together { pipe: Option<OwnedFd>, redaction: Box<redact::Stream>, collector: Collector, spill: Spill },
     /// `sandbox run`: separate and unchanged.
     Apart { out: Option<OwnedFd>, err: Option<OwnedFd>, input: Input, unanswered: usize, total: u64 },
 }
@@ -295,9 +297,9 @@ impl Process {
     /// Reads a pipe that is readable. Answers a chunk for the peer of a run.
     pub(crate) fn read(&mut self, stream: Stream, buffer: &mut [u8], now: Instant) -> Option<Vec<u8>> {
         match &mut self.streams {
-            Streams::Together { pipe, collector, spill } => {
+            Streams::Together { pipe, redaction, collector, spill } => {
                 for _ in 0..READS_A_TURN {
-                    if spill.full() || !collect(pipe, collector, spill, buffer, now) {
+                    if spill.full() || !collect(pipe, redaction, collector, spill, buffer, now) {
                         break;
                     }
                 }
@@ -332,13 +334,17 @@ impl Process {
     pub(crate) fn finish(&mut self, buffer: &mut [u8], now: Instant) {
         let late = self.life.ended_by_us();
         let wait = match &mut self.streams {
-            Streams::Together { pipe, collector, spill } => {
+            Streams::Together { pipe, redaction, collector, spill } => {
                 for _ in 0..LAST_READS {
-                    if !collect(pipe, collector, spill, buffer, now) {
+                    if !collect(pipe, redaction, collector, spill, buffer, now) {
                         break;
                     }
                 }
                 *pipe = None;
+                let mut rest = Vec::new();
+                redaction.finish(&mut rest);
+                collector.push(&rest);
+                spill.push(&rest, now);
                 spill.end(now);
                 SETTLE
             }
@@ -381,6 +387,7 @@ impl Process {
 /// Reads once into collector and spill; `false` when there is nothing more now.
 fn collect(
     pipe: &mut Option<OwnedFd>,
+    redaction: &mut redact::Stream,
     collector: &mut Collector,
     spill: &mut Spill,
     buffer: &mut [u8],
@@ -389,9 +396,11 @@ fn collect(
     match read_some(pipe, buffer) {
         0 => false,
         count => {
-            let bytes = buffer.get(..count).unwrap_or_default();
-            collector.push(bytes);
-            spill.push(bytes, now);
+            let mut shown = Vec::with_capacity(count);
+            redaction.push(buffer.get(..count).unwrap_or_default(), &mut shown);
+            collector.count(count);
+            collector.push(&shown);
+            spill.push(&shown, now);
             true
         }
     }

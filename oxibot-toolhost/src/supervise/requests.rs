@@ -2,7 +2,7 @@
 //!
 //! Admission of calls is in `admit`; nothing here starts a program.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use oxibot_proto::message::{
     CallNumber, GetRequest, MAX_CHUNK, Origin, Outcome, PutRequest, RunningCall, StopScope, Stopped, ToMain,
@@ -24,6 +24,8 @@ use crate::wire::FilesWork;
 
 /// Transfers at once: each may hold a window of chunks.
 const MAX_TRANSFERS: usize = 16;
+/// How often a stop by file is looked for while something runs.
+const STOP_LOOK: Duration = Duration::from_secs(1);
 
 impl Broker {
     pub(crate) fn stdin(&mut self, link: u64, number: CallNumber, data: Vec<u8>, now: Instant) {
@@ -128,8 +130,8 @@ impl Broker {
 
     fn admit_transfer(&mut self, asked: &Asked) -> Result<usize, Outcome> {
         let place = self.place_of(asked.workspace.as_deref()).map_err(Outcome::Denied)?;
-        if self.stop.is_set() {
-            return Err(Outcome::Denied(stop_denial()));
+        if let Some(stop) = self.stop.cause() {
+            return Err(Outcome::Denied(stop_denial(stop)));
         }
         if self.range.is_some() {
             return Err(Outcome::Denied(only_attacks()));
@@ -162,6 +164,30 @@ impl Broker {
         }
     }
 
+    /// A stop by file ends what runs too: it is looked for while anything does.
+    pub(crate) fn obey_stop(&mut self, now: Instant) {
+        if self.calls.is_empty() && self.transfers.is_empty() || now < self.stop_looked + STOP_LOOK {
+            return;
+        }
+        self.stop_looked = now;
+        if self.stop.is_set() && self.calls.values().any(|call| call.attack.is_none()) {
+            self.end_all(now);
+        }
+    }
+
+    fn end_all(&mut self, now: Instant) -> u32 {
+        let calls: Vec<u64> = self.calls.keys().copied().collect();
+        let ended = u32::try_from(calls.len()).unwrap_or(u32::MAX);
+        for key in calls {
+            self.end_call(key, Reason::Stopped, now);
+        }
+        let transfers: Vec<u64> = self.transfers.keys().copied().collect();
+        for key in transfers {
+            self.end_transfer(key, Outcome::Cancelled, now);
+        }
+        ended
+    }
+
     pub(crate) fn stop_calls(&mut self, scope: StopScope, now: Instant) -> Stopped {
         let done = match scope {
             StopScope::Running => Ok(()),
@@ -179,18 +205,7 @@ impl Broker {
         if let Err(error) = self.audit.event(event) {
             self.log.line(&error.to_string(), now);
         }
-        let mut ended = 0;
-        if scope != StopScope::Clear {
-            let calls: Vec<u64> = self.calls.keys().copied().collect();
-            ended = u32::try_from(calls.len()).unwrap_or(u32::MAX);
-            for key in calls {
-                self.end_call(key, Reason::Stopped, now);
-            }
-            let transfers: Vec<u64> = self.transfers.keys().copied().collect();
-            for key in transfers {
-                self.end_transfer(key, Outcome::Cancelled, now);
-            }
-        }
+        let ended = if scope == StopScope::Clear { 0 } else { self.end_all(now) };
         Stopped { ended, refusing: self.stop.is_set() }
     }
 }

@@ -1,6 +1,7 @@
 //! Reads the sections the toolhost obeys out of the configuration file, in a short-lived child.
 //!
-//! The child parses the whole file, keeps `tools`, `sandbox`, `limits`, `approvals`, `audit` and the workspace, and prints only these, so
+//! The child parses the whole file, keeps `tools`, `sandbox`, `limits`, `policy`, `approvals`, `audit` and the workspace, and
+//! prints only these, so
 //! that no key or token of the other sections ever is in the supervisor's memory. Main checks the rest of the file.
 //! Error texts name keys and positions, never values.
 
@@ -12,8 +13,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use oxibot_proto::message::Level;
 use oxibot_proto::settings::{
-    Approvals, Audit, Exec, Limits, MAX_ALLOW_PRIVATE, MAX_TIMEOUT_SECONDS, Sandbox, ToolhostSettings, Tools,
-    WebAccess,
+    Approvals, Audit, Exec, Limits, MAX_ALLOW_PRIVATE, MAX_TIMEOUT_SECONDS, Policy, Sandbox,
+    ToolhostSettings, Tools, WebAccess,
 };
 use oxibot_proto::web::Exceptions;
 use serde::Deserialize;
@@ -21,14 +22,16 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::{arguments, log};
+use crate::shell;
 
 /// Largest configuration file, and largest answer of the child. Prevents a device or a log from being read whole.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// Variables that may override a setting, by the start of their name. Everything else stays out of the child.
-const OVERRIDES: [&str; 6] = [
+const OVERRIDES: [&str; 7] = [
     "OXIBOT_TOOLS__",
     "OXIBOT_SANDBOX__",
     "OXIBOT_LIMITS__",
+    "OXIBOT_POLICY__",
     "OXIBOT_APPROVALS__",
     "OXIBOT_AUDIT__",
     "OXIBOT_WEB__",
@@ -39,7 +42,7 @@ const SECRETS: &str = "OXIBOT_TOOLS__WEB__";
 const WORKSPACE_OVERRIDE: &str = "OXIBOT_AGENTS__DEFAULTS__WORKSPACE";
 
 /// Objects we read. serde would also take an array in their place, by position.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 15] = [
     "",
     "/tools",
     "/tools/exec",
@@ -47,6 +50,8 @@ const SECTIONS: [&str; 13] = [
     "/sandbox",
     "/sandbox/git",
     "/limits",
+    "/policy",
+    "/policy/unknown",
     "/web",
     "/limits/senders",
     "/approvals",
@@ -66,6 +71,8 @@ pub(crate) enum SettingsError {
     Variable { name: String, cause: String },
     #[error("cannot use {key}: {cause}")]
     Value { key: &'static str, cause: String },
+    #[error(transparent)]
+    Policy(#[from] shell::PolicyError),
     #[error("cannot read the configuration: {0}")]
     Child(String),
     /// What the child found wrong, in its own words.
@@ -166,6 +173,7 @@ struct Whole {
     tools: ToolsSection,
     sandbox: Sandbox,
     limits: Limits,
+    policy: Policy,
     web: WebAccess,
     approvals: Approvals,
     audit: Audit,
@@ -233,12 +241,17 @@ fn extract(
         tools: Tools { restrict_to_workspace, exec, disabled, ..Tools::default() },
         sandbox: whole.sandbox,
         limits: whole.limits,
+        policy: whole.policy,
         web: whole.web,
         approvals: whole.approvals,
         audit: whole.audit,
         workspaces: whole.agents.defaults.workspace.into_iter().collect(),
     };
     check(&settings)?;
+    // Ours are tested where they are made; loading them costs a moment, which a start without own rules is spared.
+    if settings.policy != Policy::default() {
+        shell::Policy::load(&settings.policy)?;
+    }
     Ok(settings)
 }
 

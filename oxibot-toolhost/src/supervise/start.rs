@@ -14,9 +14,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::geteuid;
 use oxibot_proto::codec;
 use oxibot_proto::message::{CloseReason, Level, ProtectionState, Proven, ToMain, Wall};
+use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::{Audit as AuditSettings, ToolhostSettings};
 
-use super::arguments::{self, ArgumentsError, Serve};
+use super::approvals::Approvals;
+use super::arguments::{self, ArgumentsError, Purpose, Serve};
 use super::audit::{Audit, SelfAttack, Unwritable};
 use super::battery::Unproven;
 use super::broker::{Broker, Fatal, Fixed, Parts};
@@ -25,6 +27,9 @@ use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
 use super::prove::Proof;
+use super::reader::Reader;
+use super::recorded::digest_of_parts;
+use super::senders::Senders;
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
 use super::web::Web;
@@ -136,7 +141,10 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
 
     // The nursery first, so that it never holds anything that follows.
     let mut nursery = Nursery::start()?;
+    // Beside it, so that it is ready when the first command comes. Without it commands are blocked, each saying why.
+    let reader = nursery.reader().inspect_err(|fault| log::always(&fault.to_string())).ok();
     let settings = settings::read(arguments.config.as_deref())?;
+    let reader = Reader::new(reader, &settings.policy);
     // Before anything is looked up: a home that comes into being later would lie uncovered in a workspace around it.
     if let Some(home) = &arguments.home {
         workspace::create(home).map_err(prepare("make the home directory"))?;
@@ -160,21 +168,37 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
             Ok(Place::new(workspace, profile, require, now))
         })
         .collect::<Result<_, Refused>>()?;
-    let mut wall = first_wall(&mut places, &mut nursery, require, &settings)?;
+    let only_judges = arguments.purpose == Purpose::Judge;
+    let mut wall = if only_judges {
+        // Nothing will run, so nothing has to hold; and a machine without a wall is told what would be refused.
+        Wall { level: Level::Off, landlock_abi: 0, protections: Vec::new(), proven: None }
+    } else {
+        first_wall(&mut places, &mut nursery, require, &settings)?
+    };
 
     // What is still needed is opened now; afterwards there is no way to open anything.
     let name = start_name();
     let signals = signals()?;
     let mut open = Opened::at(around.home.as_deref(), &name, &settings.audit)?;
+    let redactor = Redactor::load().map_err(prepare("use the shapes of keys"))?;
+    open.audit.redact_with(&redactor);
     // The attackers' targets are among what was opened, and some have to be made: not possible once shut in.
     let proof = prove::prove(&arguments, &around, &settings, &mut places, &name);
     wall.proven = places.first().and_then(Place::proven);
     told_of(&proof, &wall, &mut open)?;
     let proof = proof?;
+    let policy = serde_json::to_vec(&settings).map_err(prepare("number the policy"))?;
+    let policy = digest_of_parts(&[env!("CARGO_PKG_VERSION").as_bytes(), &policy]);
+    let approvals = Approvals::new(settings.approvals.mode, policy);
+    let random = File::open("/dev/urandom").map_err(prepare("open /dev/urandom"))?;
+    let senders = Senders::open(around.home.as_deref(), settings.limits.senders)
+        .map_err(prepare("open the count of calls"))?;
     let fixed = Fixed {
         machine: Machine::look(),
+        redactor,
         null: process::null().map_err(prepare("open /dev/null"))?,
         battery: proof.battery,
+        only_judges,
         settings,
         require,
         id_prefix: name,
@@ -188,7 +212,23 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     let (audit, control) = (open.audit, open.control);
     let range = proof.range;
     let web = Web::new(web);
-    let parts = Parts { fixed, nursery, places, main, web, audit, stop, control, range, signals, listing };
+    let parts = Parts {
+        fixed,
+        nursery,
+        reader,
+        places,
+        main,
+        web,
+        audit,
+        stop,
+        control,
+        range,
+        signals,
+        listing,
+        approvals,
+        senders,
+        random,
+    };
     Ok(Broker::new(parts))
 }
 
@@ -459,7 +499,7 @@ mod tests {
             home: None,
             workspaces: Vec::new(),
             no_sandbox,
-            purpose: arguments::Purpose::LongLived,
+            purpose: Purpose::LongLived,
             web: false,
             without_namespaces: false,
         };

@@ -68,8 +68,9 @@ fn keep() -> Result<(), WallFault> {
     attack::remove_planted(supervisor.as_raw().cast_unsigned());
     let until = Instant::now().checked_add(END_TIME);
     loop {
-        family::end(&[], LOOK_TIME);
-        let gone = remains.remove_all() & session::remove_private(&prefix);
+        // Whoever was ended may have left somebody who came here only then.
+        let nobody = family::end(&[], LOOK_TIME) == 0;
+        let gone = nobody & remains.remove_all() & session::remove_private(&prefix);
         if gone || until.is_none_or(|until| Instant::now() >= until) {
             return Ok(());
         }

@@ -48,7 +48,7 @@ pub use facts::view as facts;
 pub(crate) use fault::Step;
 pub use handle::{FilesWorker, ReadyInit, RunningInit, Zygote, ZygoteEvent};
 pub use keeper::keeper_role;
-pub use nursery::{Nursery, nursery_role};
+pub use nursery::{Nursery, ShellReader, nursery_role};
 pub use orders::OURSELVES;
 pub(crate) use outlet::{Outlet, take_order, tell};
 pub(crate) use proxy::PROXY_PORT;

@@ -139,6 +139,9 @@ impl Nursery {
         let channel = self.channel.as_mut().ok_or_else(gone)?;
         channel.send(&ToNursery::Zygote(Box::new(order.clone())), &[])?;
         match channel.wait(Some(READY_TIMEOUT_MS))? {
+            Received::Message(FromNursery::Reader) => {
+                Err(fault("start a zygote", "the nursery answers something else"))
+            }
             Received::Message(FromNursery::Zygote) => {
                 let pidfd = channel.take_descriptor()?;
                 let socket = channel.take_descriptor()?;
@@ -148,6 +151,29 @@ impl Nursery {
             Received::Message(FromNursery::Egress) => Err(fault("start a zygote", "an egress was started")),
             Received::Nothing => Err(fault("start a zygote", "the nursery does not answer")),
             Received::Closed => Err(gone()),
+        }
+    }
+
+    /// Starts a process of the role `shell`. It confines itself; whether it did it says on its socket.
+    ///
+    /// # Errors
+    /// When the nursery cannot start it.
+    pub fn reader(&mut self) -> Result<ShellReader, WallFault> {
+        let step = "start the shell reader";
+        let channel = self.channel.as_mut().ok_or_else(|| fault(step, "the nursery is gone"))?;
+        channel.send(&ToNursery::Reader, &[])?;
+        match channel.wait(Some(READY_TIMEOUT_MS))? {
+            Received::Message(FromNursery::Reader) => {
+                let pidfd = channel.take_descriptor()?;
+                let socket = channel.take_descriptor()?;
+                Ok(ShellReader { pidfd, socket })
+            }
+            Received::Message(FromNursery::CouldNot(fault)) => Err(fault),
+            Received::Message(FromNursery::Zygote | FromNursery::Egress) => {
+                Err(fault(step, "the nursery answers something else"))
+            }
+            Received::Nothing => Err(fault(step, "the nursery does not answer")),
+            Received::Closed => Err(fault(step, "the nursery is gone")),
         }
     }
 
@@ -168,7 +194,9 @@ impl Nursery {
                 Outlet::begin(pidfd, socket, order, &listener)
             }
             Received::Message(FromNursery::CouldNot(fault)) => Err(fault),
-            Received::Message(FromNursery::Zygote) => Err(fault(step, "a zygote was started")),
+            Received::Message(FromNursery::Zygote | FromNursery::Reader) => {
+                Err(fault(step, "something else was started"))
+            }
             Received::Nothing => Err(fault(step, "the nursery does not answer")),
             Received::Closed => Err(gone()),
         }
@@ -179,6 +207,15 @@ impl Nursery {
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// A shell reader that was started.
+#[derive(Debug)]
+pub struct ShellReader {
+    /// To end it.
+    pub pidfd: OwnedFd,
+    /// The supervisor's end of its socket.
+    pub socket: OwnedFd,
 }
 
 impl Drop for Nursery {
@@ -256,6 +293,7 @@ fn nurse() -> Result<(), WallFault> {
     // Each the way out of one call; it ends with the supervisor's socket to it.
     let mut egresses: Vec<(Pid, OwnedFd)> = Vec::new();
     let mut zygotes: Vec<Child> = Vec::new();
+    let mut readers: Vec<Pid> = Vec::new();
     // Numbers of ended zygotes whose cgroups are still there.
     let mut ended: Vec<u32> = Vec::new();
     let mut orphans = None;
@@ -269,9 +307,16 @@ fn nurse() -> Result<(), WallFault> {
         let received = channel.wait_beside(again.or(orphans).or(idle.due()), &ends)?;
         idle.waited(began.elapsed());
         egresses.retain(|(_, pidfd)| !has_ended(pidfd));
-        reap(&session, &mut zygotes, &mut ended);
+        reap(&session, &mut zygotes, &mut readers, &mut ended);
         ended.retain(|number| !remains.remove_zone(*number));
         match received {
+            Received::Message(ToNursery::Reader) => match start_role(program.as_fd(), c"shell") {
+                Ok((pid, pidfd, socket)) => {
+                    channel.send(&FromNursery::Reader, &[pidfd.as_fd(), socket.as_fd()])?;
+                    readers.push(pid);
+                }
+                Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
+            },
             Received::Message(ToNursery::Egress) => match start_role(program.as_fd(), c"egress") {
                 Ok((pid, pidfd, socket)) => {
                     channel.send(&FromNursery::Egress, &[pidfd.as_fd(), socket.as_fd()])?;
@@ -296,7 +341,7 @@ fn nurse() -> Result<(), WallFault> {
             }
             Received::Nothing if has_ended(&keeper) => break,
             Received::Nothing => {
-                let spared = zygotes.iter().map(|zygote| zygote.pid);
+                let spared = zygotes.iter().map(|zygote| zygote.pid).chain(readers.iter().copied());
                 let spared: Vec<Pid> = spared.chain(egresses.iter().map(|(pid, _)| *pid)).collect();
                 family::end(&spared, LOOK_TIME);
             }
@@ -312,7 +357,7 @@ fn nurse() -> Result<(), WallFault> {
     }
     let until = Instant::now().checked_add(TIDY_TIME);
     while !zygotes.is_empty() && until.is_some_and(|until| Instant::now() < until) {
-        reap(&session, &mut zygotes, &mut ended);
+        reap(&session, &mut zygotes, &mut readers, &mut ended);
         std::thread::sleep(AGAIN);
     }
     family::end(&[], ORPHAN_TIME);
@@ -331,8 +376,9 @@ fn has_ended(process: &OwnedFd) -> bool {
 }
 
 /// Takes note of ended children.
-fn reap(session: &str, zygotes: &mut Vec<Child>, ended: &mut Vec<u32>) {
+fn reap(session: &str, zygotes: &mut Vec<Child>, readers: &mut Vec<Pid>, ended: &mut Vec<u32>) {
     for pid in family::reap() {
+        readers.retain(|reader| *reader != pid);
         let Some(place) = zygotes.iter().position(|zygote| zygote.pid == pid) else { continue };
         let zygote = zygotes.swap_remove(place);
         match zygote.plan {

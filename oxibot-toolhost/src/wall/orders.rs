@@ -24,6 +24,8 @@ pub(super) enum Plan {
 pub(super) enum ToNursery {
     /// Start a zygote. Answered by `Zygote`.
     Zygote(Box<Order>),
+    /// Start a shell reader, which confines itself and needs nothing. Answered by `Reader`.
+    Reader,
     /// Start an egress. Answered by `Egress`.
     Egress,
 }
@@ -48,6 +50,8 @@ pub(super) struct Order {
 pub(super) enum FromNursery {
     /// A zygote was started. Descriptors: its pidfd, its control socket.
     Zygote,
+    /// A shell reader was started. Descriptors: its pidfd, its socket.
+    Reader,
     /// An egress was started. Descriptors: its pidfd, its control socket.
     Egress,
     /// It was not.

@@ -144,7 +144,7 @@ pub(crate) fn greeting() -> ToToolhost {
 }
 
 pub(crate) fn origin() -> Origin {
-    Origin { who: "tester".into(), channel: "test".into(), session: "1".into() }
+    Origin { who: "tester".into(), channel: "terminal".into(), session: "1".into() }
 }
 
 /// Starts a plain supervisor.
@@ -218,7 +218,7 @@ impl Host {
             workspace: None,
             timeout_ms: None,
             origin: origin(),
-            approved_at_terminal: false,
+            approval: None,
         }
     }
 

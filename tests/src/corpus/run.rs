@@ -302,7 +302,7 @@ impl Setting {
         let call = peer.call("bash", &arguments);
         let result = peer.result(call);
         let mut taken = sampler.map(Sampler::finish).unwrap_or_default();
-        let Output { head, tail, total_bytes: _, file: _ } = result.output;
+        let Output { head, tail, total_bytes: _, passed_bytes: _, file: _ } = result.output;
         taken.output = head.len() + tail.len();
         let ended =
             format!("{:?} {:?} {:?} {:?}", result.outcome, result.exit_code, result.signal, result.notes);

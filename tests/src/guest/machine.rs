@@ -10,6 +10,9 @@ use super::report::Report;
 
 /// Memory of the guest, in MiB: the suites fill a gigabyte on purpose.
 const MEMORY_MB: &str = "3072";
+/// The guest's clock counts its instructions, two nanoseconds each, and follows ours only while it has nothing to do: how
+/// busy this machine is lets no deadline in there pass. It costs a third of the speed.
+const CLOCK: &str = "shift=1";
 
 /// Ended with whoever holds it.
 struct Machine(Child);
@@ -21,19 +24,35 @@ impl Drop for Machine {
     }
 }
 
-/// Boots the image with a second disk, and returns what the guest told until it switched itself off. `directory` keeps
-/// its console.
+/// Boots the image with a second disk, and returns what the guest told until it switched itself off. `logs` is where
+/// its console (`.console`) and what it told (`.results`) are kept, whatever comes of it; `directory` holds what it
+/// writes to its disks, and needs no keeping.
 ///
 /// # Errors
-/// When it cannot be started or does not end in time; the error holds the end of its console.
-pub fn boot(image: &Image, suites: &Path, directory: &Path, patience: Duration) -> Result<Report, String> {
-    let results = directory.join("results");
-    let console = directory.join("console");
+/// When it cannot be started or does not end in time; the error holds the end of both and says where they are.
+pub fn boot(
+    image: &Image,
+    suites: &Path,
+    directory: &Path,
+    logs: &Path,
+    patience: Duration,
+) -> Result<Report, String> {
+    let results = logs.with_extension("results");
+    let console = logs.with_extension("console");
+    for file in [&results, &console] {
+        // Nothing of an earlier run may pass for one of this.
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("cannot remove {}: {error}", file.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
     let drive = |path: &Path| format!("file={},format=raw,if=virtio,snapshot=on", path.display());
     // No hardware virtualisation even where there is some: the same everywhere, and it needs no permission. Dies with us.
     let child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"])
-        .args(["-m", MEMORY_MB, "-display", "none", "-monitor", "none", "-no-reboot"])
+        .args(["-icount", CLOCK, "-m", MEMORY_MB, "-display", "none", "-monitor", "none", "-no-reboot"])
         // Packets that leave a call reach qemu and go no further.
         .args(["-nic", "user,restrict=on,model=virtio-net-pci"])
         .arg("-kernel")
@@ -67,7 +86,14 @@ pub fn boot(image: &Image, suites: &Path, directory: &Path, patience: Duration) 
         return Ok(Report::read(&told));
     }
     let said = String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).into_owned();
-    Err(format!("the guest did not come to its end\n{}\n{}", tail(&told), tail(&said)))
+    Err(format!(
+        "the guest did not come to its end in {} s; its logs are {} and {}\n--- told\n{}\n--- console\n{}",
+        patience.as_secs(),
+        results.display(),
+        console.display(),
+        tail(&told),
+        tail(&said)
+    ))
 }
 
 fn tail(text: &str) -> String {

@@ -17,10 +17,13 @@ pub struct Step {
     pub seconds: u32,
 }
 
-/// A test executable.
+/// What the test executables run.
+const PROGRAMS: [&str; 3] = ["oxibot", "oxibot-toolhost", "sabotage"];
+
+/// A test executable, or a program.
 #[derive(Debug, Clone)]
 pub struct Executable {
-    /// Name of the test target, for example `wall_full`.
+    /// Name of the target, for example `wall_full`.
     pub name: String,
     /// Where cargo put it.
     pub path: PathBuf,
@@ -45,7 +48,10 @@ pub fn executables(repository: &Path, prefixes: &[&str]) -> Result<Vec<Executabl
         }
     }
     names.sort();
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut cargo = cargo();
     // The whole workspace: a part of it would be built with other features, and so again.
     cargo.current_dir(repository).args([
         "test",
@@ -57,23 +63,49 @@ pub fn executables(repository: &Path, prefixes: &[&str]) -> Result<Vec<Executabl
     for name in &names {
         cargo.args(["--test", name]);
     }
+    let mut found = built(&mut cargo)?;
+    found.retain(|one| names.contains(&one.name));
+    if found.len() == names.len() { Ok(found) } else { Err(format!("cargo built {found:?} of {names:?}")) }
+}
+
+/// The programs as they are released, built if they are not: without optimisation each call takes twice as long there.
+///
+/// # Errors
+/// What cargo said.
+pub fn programs(repository: &Path) -> Result<Vec<Executable>, String> {
+    let found = built(cargo().current_dir(repository).args([
+        "build",
+        "--locked",
+        "--release",
+        "--bins",
+        "--message-format=json",
+    ]))?;
+    let missing: Vec<&str> =
+        PROGRAMS.into_iter().filter(|name| found.iter().all(|one| one.name != *name)).collect();
+    if missing.is_empty() { Ok(found) } else { Err(format!("cargo built {found:?} without {missing:?}")) }
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// What cargo built, by its own word.
+fn built(cargo: &mut Command) -> Result<Vec<Executable>, String> {
     let output = cargo.output().map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {
-        return Err(format!("cargo test --no-run: {}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!("cargo: {}", String::from_utf8_lossy(&output.stderr)));
     }
-    let built = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stdout);
     let mut found = Vec::new();
-    for line in built.lines() {
+    for line in said.lines() {
         let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-        let name = message["target"]["name"].as_str().unwrap_or_default();
-        if let (Some(path), true) =
-            (message["executable"].as_str(), names.iter().any(|wanted| wanted == name))
+        if let (Some(name), Some(path)) = (message["target"]["name"].as_str(), message["executable"].as_str())
         {
             found.push(Executable { name: name.to_owned(), path: path.into() });
         }
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
-    if found.len() == names.len() { Ok(found) } else { Err(format!("cargo built {found:?} of {names:?}")) }
+    Ok(found)
 }
 
 /// Packs executables, programs and steps into a disk in `directory`. Returns its path.
@@ -83,6 +115,7 @@ pub fn executables(repository: &Path, prefixes: &[&str]) -> Result<Vec<Executabl
 pub fn pack(
     directory: &Path,
     target: &Path,
+    programs: &[Executable],
     executables: &[Executable],
     steps: &[Step],
 ) -> Result<PathBuf, String> {
@@ -90,10 +123,10 @@ pub fn pack(
     let debug = parcel.join("target/debug");
     let broken = |what: &str, error: std::io::Error| format!("cannot pack {what}: {error}");
     fs::create_dir_all(debug.join("deps")).map_err(|error| broken("the programs", error))?;
-    let programs = ["oxibot", "oxibot-toolhost", "sabotage"];
     let pairs = programs
         .iter()
-        .map(|name| (crate::fixture::binary(name), debug.join(name)))
+        // Where test executables look for them.
+        .map(|one| (one.path.clone(), debug.join(&one.name)))
         .chain(executables.iter().map(|one| (one.path.clone(), debug.join("deps").join(&one.name))));
     for (from, to) in pairs {
         // Without what debuggers need it is a fifth of the size, and a disk is read slowly there.

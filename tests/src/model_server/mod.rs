@@ -93,15 +93,18 @@ impl Rules {
     }
 }
 
-#[derive(Debug)]
+/// Makes an answer up from a request.
+type MadeUp = Box<dyn Fn(&Request) -> Answer + Send + Sync>;
+
 struct Shared {
     rules: Rules,
     script: Mutex<VecDeque<Answer>>,
+    /// For requests beyond the script.
+    made_up: Option<MadeUp>,
     requests: Mutex<Vec<Request>>,
 }
 
 /// A running server; it ends when this is dropped.
-#[derive(Debug)]
 pub struct ModelServer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -109,16 +112,36 @@ pub struct ModelServer {
     thread: Option<JoinHandle<()>>,
 }
 
+impl std::fmt::Debug for ModelServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelServer").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 impl ModelServer {
+    /// Starts a server that answers every good request with what `made_up` says.
+    #[must_use]
+    pub fn answering(rules: Rules, made_up: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::begin(rules, Vec::new(), Some(Box::new(made_up)))
+    }
+
     /// Starts on a free port with its own thread and runtime; works with and without a runtime around it. The answers
     /// are given in order; a request beyond the last is answered 400 and is a problem.
     #[must_use]
     pub fn start(rules: Rules, script: Vec<Answer>) -> Self {
+        Self::begin(rules, script, None)
+    }
+
+    fn begin(rules: Rules, script: Vec<Answer>, made_up: Option<MadeUp>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind on loopback");
         listener.set_nonblocking(true).expect("non-blocking listener");
         let address = listener.local_addr().expect("address of the listener");
-        let shared =
-            Arc::new(Shared { rules, script: Mutex::new(script.into()), requests: Mutex::new(Vec::new()) });
+        let shared = Arc::new(Shared {
+            rules,
+            script: Mutex::new(script.into()),
+            made_up,
+            requests: Mutex::new(Vec::new()),
+        });
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
@@ -217,11 +240,14 @@ async fn connection(stream: &mut tokio::net::TcpStream, shared: &Shared) -> std:
             request.problem = Some(problem.clone());
             Answer::error(status, &problem)
         }
-        None => shared.script.lock().unwrap().pop_front().unwrap_or_else(|| {
-            let problem = "the script has no further answer";
-            request.problem = Some(problem.to_owned());
-            Answer::error(400, problem)
-        }),
+        None => {
+            let next = shared.script.lock().unwrap().pop_front();
+            next.or_else(|| shared.made_up.as_ref().map(|make| make(&request))).unwrap_or_else(|| {
+                let problem = "the script has no further answer";
+                request.problem = Some(problem.to_owned());
+                Answer::error(400, problem)
+            })
+        }
     };
     shared.requests.lock().unwrap().push(request);
     answer.send(stream, wire).await

@@ -47,7 +47,9 @@ impl Site {
             Wall::Full | Wall::Kernel | Wall::Whole => fixture.workspace(),
         };
         furnish(&workspace);
-        let mut settings = serde_json::json!({"limits": {"tmpMb": 16}, "sandbox": {"require": "reduced"}});
+        let mut settings = serde_json::json!({"limits": {"tmpMb": 16}, "sandbox": {"require": "reduced"},
+            // What is explained is the wall: what is tried has to reach it.
+            "policy": {"overrides": [{"rule": "*", "verdict": "allow"}]}});
         if wall == Wall::Whole {
             settings["tools"] = serde_json::json!({"restrictToWorkspace": false});
         }
@@ -72,6 +74,16 @@ impl Site {
         let result = self.peer.result(call);
         CallReport::of(&result, Some(command))
     }
+}
+
+/// A fixture whose home sets the policy aside: what is explained is the wall, so what is tried has to reach it.
+fn reaching_the_wall() -> Fixture {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::new();
+    let config = fixture.home().join("config.json");
+    std::fs::write(&config, r#"{"policy": {"overrides": [{"rule": "*", "verdict": "allow"}]}}"#).unwrap();
+    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
+    fixture
 }
 
 /// The rule a violation names.
@@ -188,7 +200,7 @@ fn explanations_are_right_over_the_corpus() {
 
 #[test]
 fn nothing_is_said_where_there_is_no_wall() {
-    let fixture = Fixture::new();
+    let fixture = reaching_the_wall();
     furnish(&fixture.workspace());
     let (mut peer, hello) =
         Peer::greeted(&fixture.home(), &fixture.workspace(), &["--no-sandbox", "--no-sandbox"]);
@@ -241,7 +253,7 @@ fn shell_quoted(text: &str) -> String {
 
 #[test]
 fn refusal_is_told_to_a_person_and_to_a_script() {
-    let fixture = Fixture::new();
+    let fixture = reaching_the_wall();
     let arguments = serde_json::json!({"command": "touch /etc/new-file"});
     let (object, status) = fixture.tool("bash", &arguments);
     assert_eq!(status, Some(0));
@@ -270,7 +282,7 @@ fn refusal_is_told_to_a_person_and_to_a_script() {
 
 #[test]
 fn file_tool_that_leaves_the_workspace_is_observed() {
-    let fixture = Fixture::new();
+    let fixture = reaching_the_wall();
     for (tool, arguments, what) in [
         ("read_file", serde_json::json!({"path": "/etc/shadow"}), "read"),
         ("write_file", serde_json::json!({"path": "/etc/shadow", "content": "x"}), "write"),
@@ -288,7 +300,7 @@ fn file_tool_that_leaves_the_workspace_is_observed() {
 
 #[test]
 fn git_configuration_put_back_is_observed() {
-    let fixture = Fixture::new();
+    let fixture = reaching_the_wall();
     furnish(&fixture.workspace());
     let (object, _) =
         fixture.tool("bash", &serde_json::json!({"command": "git config core.fsmonitor /bin/true"}));
@@ -301,7 +313,7 @@ fn git_configuration_put_back_is_observed() {
 
 #[test]
 fn program_that_is_run_gets_nothing_added_to_its_output() {
-    let fixture = Fixture::new();
+    let fixture = reaching_the_wall();
     let output = fixture.sandboxed(&["bash", "-c", "touch /etc/x; echo out"]);
     assert_eq!(output.stdout, b"out\n");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("[wall]"));
@@ -310,8 +322,8 @@ fn program_that_is_run_gets_nothing_added_to_its_output() {
 #[test]
 fn limits_that_are_reached_and_refused_calls_are_the_kernels_word() {
     let test = "limits_that_are_reached_and_refused_calls_are_the_kernels_word";
-    let fixture = Fixture::new();
-    let settings = serde_json::json!({"limits": {"memoryMb": 100, "processes": 40}});
+    let fixture = reaching_the_wall();
+    let settings = serde_json::json!({"limits": {"memoryMb": 100, "processes": 40}, "policy": {"overrides": [{"rule": "*", "verdict": "allow"}]}});
     std::fs::write(fixture.home().join("config.json"), settings.to_string()).unwrap();
     std::fs::set_permissions(
         fixture.home().join("config.json"),

@@ -111,7 +111,7 @@ pub enum Show {
 pub struct Finished {
     /// How.
     pub ending: Ending,
-    /// Text of the last reply that had any.
+    /// Text of the last reply that had any, after the answers that were whole before another message came.
     pub reply: String,
     /// Tokens of all replies.
     pub usage: TokenUsage,

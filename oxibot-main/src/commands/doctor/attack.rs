@@ -1,7 +1,8 @@
 //! `doctor --attack`: the wall attacked inside real calls, each attack with what answered it.
 //!
 //! The attacks run in a toolhost that is started for nothing else; here they are asked for and shown. It runs before
-//! this process confines itself, which the checks after it do: what it reads was written by the toolhost alone.
+//! this process confines itself, which the checks after it do: what it reads was written by the toolhost alone. After
+//! them tools search for decoys, see `decoys`.
 
 use oxibot_proto::message::{AttackResult as Result_, Attacked};
 
@@ -12,6 +13,7 @@ use crate::render::terminal::{self, Terminal};
 
 use super::super::fault::Fault;
 use super::super::oneshot;
+use super::decoys;
 use super::report::{Attack, AttackResult};
 
 /// Columns of a line.
@@ -29,12 +31,22 @@ const MOST: usize = 240;
 /// When it cannot be run: then nothing is known about the wall.
 pub(super) fn run(global: &Global, format: ReportFormat) -> Result<Vec<Attack>, Fault> {
     let (greeted, toolhost) = oneshot::start_for_attack(global)?;
-    let tried = try_all(greeted, &mut Table::new(global, format));
+    let mut table = Table::new(global, format);
+    let tried = try_all(greeted, &mut table);
     // The connection is closed by now, upon which it ends.
     if let Err(error) = toolhost.finish() {
         terminal::complain(&format!("cannot see the toolhost end: {error}"));
     }
-    tried
+    let mut tried = tried?;
+    match decoys::run(global, |attack| table.row(attack)) {
+        Ok(searched) => tried.extend(searched),
+        Err(fault) => {
+            table.end(&tried);
+            return Err(fault);
+        }
+    }
+    table.end(&tried);
+    Ok(tried)
 }
 
 fn try_all(greeted: crate::broker::Greeted, table: &mut Table) -> Result<Vec<Attack>, Fault> {
@@ -47,10 +59,7 @@ fn try_all(greeted: crate::broker::Greeted, table: &mut Table) -> Result<Vec<Att
                 table.row(&attack);
                 tried.push(attack);
             }
-            Ok(None) => {
-                table.end(&tried);
-                return Ok(tried);
-            }
+            Ok(None) => return Ok(tried),
             Err(error) => {
                 table.end(&tried);
                 return Err(error.into());

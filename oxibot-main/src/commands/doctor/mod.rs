@@ -11,6 +11,7 @@ mod cgroups;
 mod channels;
 mod clock;
 mod configuration;
+pub(super) mod decoys;
 mod disk;
 mod facts;
 mod files;

@@ -224,6 +224,9 @@ fn ask_key(
             if typed.is_none() && !optional {
                 continue;
             }
+            if let Some(key) = &typed {
+                crate::redaction::learn(&format!("providers.{name}.apiKey"), key);
+            }
             settings.api_key.clone_from(&typed);
         }
         console.say(&format!("Asking {name} for its models ..."))?;

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -123,6 +124,33 @@ fn file_size(most_mb: u64) -> Answer {
         Err(error) => Answer::of_call(Err(errno_of(&error)), &[Errno::EFBIG]),
     });
     let _ = fs::remove_file(&path);
+    answer
+}
+
+/// More than the private `/tmp` holds, in as few files as the limit on a file's size allows. Reserved, not written: what
+/// is larger than the whole file system is refused before a page of it is touched.
+pub(super) fn fill_tmp(targets: &Targets) -> Answer {
+    let Some(most) = targets.get(Target::TmpMb).and_then(|value| value.parse::<u64>().ok()) else {
+        return Answer::Skipped;
+    };
+    let directory = scratch().join(format!(".oxibot-attack-fill-{}", std::process::id()));
+    if fs::create_dir(&directory).is_err() {
+        return Answer::Skipped;
+    }
+    let wanted = most.saturating_add(1).saturating_mul(MIB);
+    let piece = getrlimit(Resource::RLIMIT_FSIZE).map_or(MIB, |(soft, _)| soft.clamp(MIB, wanted));
+    let length = i64::try_from(piece).unwrap_or(i64::MAX);
+    let mut answer = Answer::Broken;
+    for number in 0..wanted.div_ceil(piece) {
+        let reserved = File::create(directory.join(number.to_string()))
+            .map_err(|error| errno_of(&error))
+            .and_then(|file| fallocate(&file, FallocateFlags::empty(), 0, length));
+        if let Err(errno) = reserved {
+            answer = Answer::of_call(Err(errno), &[Errno::ENOSPC]);
+            break;
+        }
+    }
+    let _ = fs::remove_dir_all(&directory);
     answer
 }
 

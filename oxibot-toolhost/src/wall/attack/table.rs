@@ -368,6 +368,14 @@ const RESOURCES: &[Attack] = &[
     beyond("too-many-files", Bound::OpenFiles),
     beyond("too-large-file", Bound::FileSize),
     beyond("too-much-memory", Bound::Memory),
+    attack(
+        "fill-tmp",
+        "private-tmp",
+        "size of a file system",
+        NAMESPACES,
+        Tried::By(Target::TmpMb.alone(), resources::fill_tmp),
+    )
+    .gap_without_namespaces("there is no private /tmp whose size is bounded"),
 ];
 
 const TOOLHOST: &[Attack] = &[

@@ -62,6 +62,8 @@ pub enum Target {
     OpenFiles,
     FileSizeMb,
     MemoryMb,
+    /// Size of the private `/tmp`, the largest of all profiles.
+    TmpMb,
 }
 
 macro_rules! names {
@@ -112,6 +114,7 @@ names! {
     OpenFiles = "open-files",
     FileSizeMb = "file-size-mb",
     MemoryMb = "memory-mb",
+    TmpMb = "tmp-mb",
 }
 
 /// Targets and, on their maker's side, what keeps them there.
@@ -183,6 +186,9 @@ impl Targets {
         let mut targets = Self::default();
         for bound in [Bound::Processes, Bound::OpenFiles, Bound::FileSize, Bound::Memory] {
             targets.values.insert(bound.target(), bound.value().to_string());
+        }
+        if let Some(most) = around.profiles.iter().map(|profile| profile.tmp_mb).max() {
+            targets.values.insert(Target::TmpMb, most.to_string());
         }
         let own = std::process::id().to_string();
         match processes::start_of(&own) {

@@ -1,0 +1,8 @@
+//! A model's Markdown in the words of a vendor.
+//!
+//! Addresses in pictures are dropped: a client that loads one tells whoever owns it, which is a way out for whatever the
+//! model was talked into. Links stay links, because a person decides to follow them.
+
+mod telegram;
+
+pub use telegram::html;

@@ -1,0 +1,174 @@
+//! What every worker of the gateway shares: the agent, the store, the channels, the counters.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oxibot_proto::message::Origin;
+use tokio::sync::{Notify, Semaphore};
+
+use super::figures::Figures;
+use super::supervise::State;
+use crate::agent::acting::Acting;
+use crate::agent::allowance::Allowance;
+use crate::agent::hands::Mind;
+use crate::agent::runner::{Agent, Terms};
+use crate::broker::Broker;
+use crate::channels::{Channel, Inbound, Letter, Target, split};
+use crate::repl::OpenMind;
+use crate::store::Store;
+use crate::store::post::NewDelivery;
+
+/// Turns that are held at once. More wait; each conversation has its own place in the line.
+pub(super) const TURNS_AT_ONCE: usize = 8;
+/// Messages a single answer may be cut into. Prevents one reply from filling a chat.
+const MOST_LETTERS: usize = 20;
+
+/// What the gateway talks and thinks with.
+pub struct Voice {
+    /// The agent, as the command line has it; its hands are replaced for each conversation.
+    pub agent: Agent,
+    /// Model and budgets.
+    pub terms: Terms,
+    /// For `/model`.
+    pub open_mind: OpenMind,
+    /// Asks the toolhost.
+    pub broker: Broker,
+    /// How much each sender may ask for.
+    pub allowance: Allowance,
+}
+
+impl std::fmt::Debug for Voice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Voice").field("terms", &self.terms).finish_non_exhaustive()
+    }
+}
+
+/// The shared things.
+pub(super) struct Office {
+    pub(super) voice: Voice,
+    pub(super) channels: BTreeMap<&'static str, Post>,
+    pub(super) turns: Semaphore,
+    pub(super) figures: Figures,
+    /// Models people chose for their conversation, until the next start.
+    chosen: Mutex<BTreeMap<String, Choice>>,
+}
+
+/// A model someone chose.
+#[derive(Clone)]
+struct Choice {
+    model: String,
+    mind: Arc<dyn Mind>,
+}
+
+/// One channel and what is known of it.
+pub(super) struct Post {
+    pub(super) channel: Arc<dyn Channel>,
+    /// Something may be due.
+    pub(super) due: Notify,
+    state: Mutex<State>,
+}
+
+impl Post {
+    pub(super) fn new(channel: Arc<dyn Channel>) -> Self {
+        Self { channel, due: Notify::new(), state: Mutex::new(State::Connecting) }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+impl Office {
+    pub(super) fn new(voice: Voice, channels: BTreeMap<&'static str, Post>) -> Self {
+        Self {
+            voice,
+            channels,
+            turns: Semaphore::new(TURNS_AT_ONCE),
+            figures: Figures::default(),
+            chosen: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.voice.agent.store
+    }
+
+    /// The agent and its terms for one message. The toolhost is told who asks, as the audit log wants it.
+    pub(super) fn agent(&self, channel: &str, conversation: &str, inbound: &Inbound) -> (Agent, Terms) {
+        let origin = Origin {
+            who: format!("{channel}:{}", inbound.sender.id),
+            channel: channel.to_owned(),
+            session: conversation.to_owned(),
+        };
+        let mut agent = self.voice.agent.clone();
+        agent.hands = Arc::new(Acting::new(self.voice.broker.clone(), origin, None));
+        let mut terms = self.voice.terms.clone();
+        if let Some(choice) = self.chosen().get(conversation) {
+            agent.mind = Arc::clone(&choice.mind);
+            terms.model.clone_from(&choice.model);
+        }
+        (agent, terms)
+    }
+
+    /// The model of a conversation.
+    pub(super) fn model(&self, conversation: &str) -> String {
+        self.chosen()
+            .get(conversation)
+            .map_or_else(|| self.voice.terms.model.clone(), |choice| choice.model.clone())
+    }
+
+    /// Another model for a conversation.
+    pub(super) fn choose(&self, conversation: &str, model: &str) -> Result<(), String> {
+        let mind = (self.voice.open_mind)(model)?;
+        self.chosen().insert(conversation.to_owned(), Choice { model: model.to_owned(), mind });
+        Ok(())
+    }
+
+    fn chosen(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Choice>> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An answer as deliveries: cut to the vendor's size, the first one marked as the reply.
+    pub(super) fn letters(
+        &self,
+        channel: &str,
+        conversation: &str,
+        message: i64,
+        target: &Target,
+        text: &str,
+    ) -> Vec<NewDelivery> {
+        let Some(post) = self.channels.get(channel) else { return Vec::new() };
+        let mut pieces = split::split(text, post.channel.limit());
+        if pieces.len() > MOST_LETTERS {
+            let left = pieces.len() - MOST_LETTERS;
+            pieces.truncate(MOST_LETTERS);
+            pieces.push(format!("[{left} more messages were not sent; ask me to write the rest to a file]"));
+        }
+        pieces
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, text)| {
+                let target =
+                    Target { reply_to: target.reply_to.clone().filter(|_| index == 0), ..target.clone() };
+                let body = serde_json::to_string(&Letter { target, text }).ok()?;
+                Some(NewDelivery {
+                    key: format!("reply:{message}:{index}"),
+                    channel: channel.to_owned(),
+                    conversation: conversation.to_owned(),
+                    body,
+                })
+            })
+            .collect()
+    }
+
+    /// Something was written for a channel.
+    pub(super) fn wake(&self, channel: &str) {
+        if let Some(post) = self.channels.get(channel) {
+            post.due.notify_one();
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! The gateway with a strict Telegram and a scripted model. What counts is what the vendor saw, never our own database.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use oxibot_tests::fixture::{Fixture, describe, skip};
+use oxibot_tests::model_server::{Answer, ModelServer, Request, Rules};
+use oxibot_tests::processes::tree;
+use oxibot_tests::telegram::{BOT_NAME, Fault, Telegram};
+use serde_json::{Value, json};
+
+const TOKEN: &str = "123456:test-token-AAAA";
+const KEY: &str = "sk-test-8c1f";
+const OWNER: i64 = 42;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The last thing a person said in a request.
+fn last_said(request: &Request) -> String {
+    let messages = request.body["messages"].as_array().cloned().unwrap_or_default();
+    let last = messages.iter().rev().find(|message| message["role"] == "user").cloned().unwrap_or_default();
+    match &last["content"] {
+        Value::String(text) => text.clone(),
+        parts => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+fn echo() -> ModelServer {
+    ModelServer::answering(Rules::with_key(KEY), |request| {
+        Answer::text(&format!("echo {}", last_said(request)))
+    })
+}
+
+fn configured(telegram: &Telegram, model: &ModelServer, more: &Value) -> Fixture {
+    let fixture = Fixture::new();
+    let mut config = json!({
+        "agents": {"defaults": {"model": "custom/test-model", "workspace": fixture.workspace()}},
+        "providers": {"custom": {"apiKey": KEY, "apiBase": model.openai_base()}},
+        "channels": {"telegram": {"token": TOKEN, "allowedUsers": [OWNER.to_string()], "baseUrl": telegram.url()}},
+        "gateway": {"health": false},
+    });
+    merge(&mut config, more);
+    let path = fixture.home().join("config.json");
+    std::fs::write(&path, config.to_string()).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    fixture
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    for (key, value) in from.as_object().into_iter().flatten() {
+        match (into.get_mut(key), value) {
+            (Some(old), Value::Object(_)) if old.is_object() => merge(old, value),
+            _ => into[key] = value.clone(),
+        }
+    }
+}
+
+/// A running gateway; it is killed with everything below it when this is dropped.
+struct Gateway {
+    child: Child,
+    log: std::path::PathBuf,
+}
+
+impl Gateway {
+    fn start(fixture: &Fixture) -> Self {
+        let log = fixture.root().join("gateway.log");
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
+        let child = fixture
+            .oxibot()
+            .args(["gateway", "-v"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends launcher and main at once, as a power cut would; the toolhost ends with its socket.
+    fn kill(&mut self) {
+        let root = i32::try_from(self.child.id()).unwrap();
+        for process in tree(root).into_iter().filter(|process| process.command.contains("gateway")) {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(process.pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
+        let _ = self.child.wait();
+    }
+
+    fn terminate(&mut self) -> Option<i32> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+    }
+}
+
+#[track_caller]
+fn eventually(gateway: &Gateway, what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}\n{}", gateway.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn message_is_answered_and_confirmed() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let mut gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "hello");
+    eventually(&gateway, "an answer", || telegram.texts(OWNER) == ["echo hello"]);
+    eventually(&gateway, "confirmed", || telegram.unconfirmed() == 0);
+    assert!(!telegram.calls("sendChatAction").is_empty(), "it shows that it writes");
+    assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
+    let log = gateway.log();
+    assert!(log.contains("incoming_message"), "{log}");
+    assert!(!log.contains("hello") && !log.contains(TOKEN) && !log.contains(KEY), "{log}");
+    assert_eq!(telegram.problems(), Vec::<String>::new());
+    assert_eq!(model.problems(), Vec::<String>::new());
+}
+
+#[test]
+fn calls_are_judged_by_telegrams_schema() {
+    if !Telegram::start(TOKEN).knows_the_schema() {
+        skip(
+            "calls_are_judged_by_telegrams_schema",
+            "set OXIBOT_API_CONTRACTS to the directory of the schemas",
+        );
+    }
+}
+
+#[test]
+fn stranger_sees_nothing_at_all_and_is_an_event() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    for _ in 0..3 {
+        telegram.says(666_000, "let me in");
+    }
+    telegram.says(OWNER, "hello");
+    eventually(&gateway, "an answer", || telegram.texts(OWNER) == ["echo hello"]);
+    eventually(&gateway, "confirmed", || telegram.unconfirmed() == 0);
+    assert_eq!(telegram.texts(666_000), Vec::<String>::new());
+    let seen = telegram.calls("sendChatAction");
+    assert!(seen.iter().all(|call| call.body["chat_id"] == json!(OWNER)), "{seen:?}");
+    let log = gateway.log();
+    assert_eq!(log.matches("auth_rejected: not in").count(), 1, "told once a minute: {log}");
+    assert!(model.requests().iter().all(|request| !last_said(request).contains("let me in")));
+}
+
+#[test]
+fn tool_runs_behind_the_wall_and_a_refusal_is_told_with_its_reason() {
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::start(
+        Rules::with_key(KEY),
+        vec![
+            Answer::calls(&[("a", "bash", r#"{"command":"echo made > file"}"#)]),
+            Answer::calls(&[("b", "bash", r#"{"command":"rm -rf /"}"#)]),
+            Answer::text("Done."),
+        ],
+    );
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "do it");
+    eventually(&gateway, "an answer", || !telegram.texts(OWNER).is_empty());
+    let text = telegram.texts(OWNER).join("\n");
+    assert!(text.starts_with("Done.\n\nrefused: bash: "), "{text}");
+    assert!(fixture.workspace().join("file").is_file());
+}
+
+#[test]
+fn long_call_is_shown_in_one_message_that_changes() {
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::start(
+        Rules::with_key(KEY),
+        vec![Answer::calls(&[("a", "bash", r#"{"command":"sleep 11"}"#)]), Answer::text("Done.")],
+    );
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "wait");
+    eventually(&gateway, "an answer", || telegram.texts(OWNER).last().is_some_and(|text| text == "Done."));
+    let texts = telegram.texts(OWNER);
+    assert_eq!(texts.len(), 2, "one word about it, then the answer: {texts:?}");
+    assert!(texts[0].starts_with("running bash: ") && texts[0].contains("of at most 60 s"), "{texts:?}");
+    assert!(!telegram.calls("editMessageText").is_empty());
+}
+
+#[test]
+fn stop_ends_the_turn_and_what_it_runs() {
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::start(
+        Rules::with_key(KEY),
+        vec![Answer::calls(&[("a", "bash", r#"{"command":"echo begun > begun; sleep 300"}"#)])],
+    );
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "go");
+    eventually(&gateway, "it runs", || fixture.workspace().join("begun").is_file());
+    telegram.says(OWNER, "/stop");
+    eventually(&gateway, "both answers", || {
+        let texts = telegram.texts(OWNER);
+        texts.contains(&"[stopping]".to_owned()) && texts.contains(&"[stopped]".to_owned())
+    });
+    telegram.says(OWNER, "/whoami");
+    eventually(&gateway, "who", || telegram.texts(OWNER).last().unwrap().contains("telegram id 42"));
+}
+
+#[test]
+fn slow_conversation_delays_nobody_else() {
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::answering(Rules::with_key(KEY), |request| {
+        let said = last_said(request);
+        if said.contains("slow") {
+            Answer::text("late").after(Duration::from_secs(20))
+        } else {
+            Answer::text(&format!("echo {said}"))
+        }
+    });
+    let more = json!({"channels": {"telegram": {"allowedUsers": ["42", "43"]}}, "agents": {"workspaceScope": "shared"}});
+    let fixture = configured(&telegram, &model, &more);
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "slow one");
+    telegram.says(43, "quick");
+    eventually(&gateway, "the quick one", || telegram.texts(43) == ["echo quick"]);
+    assert_eq!(telegram.texts(OWNER), Vec::<String>::new(), "the slow one is not answered yet");
+}
+
+#[test]
+fn message_during_a_turn_is_folded_into_it() {
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::start(
+        Rules::with_key(KEY),
+        vec![Answer::text("first").after(Duration::from_secs(3)), Answer::text("both")],
+    );
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "one");
+    eventually(&gateway, "asked", || !model.requests().is_empty());
+    telegram.says(OWNER, "and two");
+    eventually(&gateway, "an answer", || !telegram.texts(OWNER).is_empty());
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(telegram.texts(OWNER), ["first\n\nboth"], "{}", gateway.log());
+    assert_eq!(model.left(), 0);
+}
+
+#[test]
+fn markup_telegram_refuses_is_sent_plain_and_once() {
+    let telegram = Telegram::start(TOKEN);
+    let model = echo();
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.fail("sendMessage", Fault::Refused(400, "Bad Request: can't parse entities: no".into()));
+    telegram.says(OWNER, "**b**");
+    eventually(&gateway, "an answer", || !telegram.texts(OWNER).is_empty());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(telegram.texts(OWNER), ["echo **b**"]);
+}
+
+#[test]
+fn wait_and_failures_of_the_vendor_are_waited_out_in_order() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.fail("sendMessage", Fault::Wait(1));
+    telegram.fail("sendMessage", Fault::Refused(502, "Bad Gateway".into()));
+    telegram.fail("getUpdates", Fault::Refused(500, "Internal Server Error".into()));
+    for number in 0..4 {
+        telegram.says(OWNER, &format!("/unknown{number}"));
+    }
+    eventually(&gateway, "all", || telegram.texts(OWNER).len() == 4);
+    let texts = telegram.texts(OWNER);
+    for (number, text) in texts.iter().enumerate() {
+        assert!(text.contains(&format!("/unknown{number}")), "in order: {texts:?}");
+    }
+}
+
+#[test]
+fn group_is_answered_when_meant_and_only_where_memory_may_be_shared() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let meant = |text: &str| {
+        telegram.says_in_group(
+            OWNER,
+            -100,
+            &format!("@{BOT_NAME} {text}"),
+            json!({"entities":
+            [{"type": "mention", "offset": 0, "length": BOT_NAME.len() + 1}]}),
+        );
+    };
+    let fixture = configured(&telegram, &model, &json!({}));
+    let mut gateway = Gateway::start(&fixture);
+    meant("hello");
+    telegram.says(OWNER, "alone");
+    eventually(&gateway, "alone", || telegram.texts(OWNER) == ["echo alone"]);
+    assert_eq!(telegram.texts(-100), Vec::<String>::new());
+    assert!(gateway.log().contains("groups.memory"), "{}", gateway.log());
+    gateway.kill();
+    let fixture = configured(&telegram, &model, &json!({"groups": {"memory": true}}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says_in_group(OWNER, -100, "not for the bot", json!({}));
+    meant("hello");
+    eventually(&gateway, "the group", || telegram.texts(-100) == ["echo Person42: hello"]);
+    let sent = telegram.calls("sendMessage");
+    let reply = sent.iter().find(|call| call.body["chat_id"] == json!(-100)).unwrap();
+    assert!(reply.body["reply_parameters"]["message_id"].is_number(), "it replies to the message: {reply:?}");
+}
+
+#[test]
+fn bad_token_is_refused_and_said() {
+    let (telegram, model) = (Telegram::start("another:token"), echo());
+    let port = free_port();
+    let fixture = configured(&telegram, &model, &json!({"gateway": {"health": true, "port": port}}));
+    let gateway = Gateway::start(&fixture);
+    eventually(&gateway, "ready says why", || {
+        get(port, "/ready").is_some_and(|(status, body)| status == 503 && body.contains("refused: bad token"))
+    });
+    assert_eq!(get(port, "/health").unwrap().0, 200);
+}
+
+#[test]
+fn health_readiness_and_figures_are_seen_from_outside() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let port = free_port();
+    let fixture = configured(&telegram, &model, &json!({"gateway": {"health": true, "port": port}}));
+    let gateway = Gateway::start(&fixture);
+    eventually(&gateway, "ready", || get(port, "/ready").is_some_and(|(status, _)| status == 200));
+    let ready: Value = serde_json::from_str(&get(port, "/ready").unwrap().1).unwrap();
+    assert_eq!((&ready["ready"], &ready["channels"]["telegram"]), (&json!(true), &json!("up")), "{ready}");
+    telegram.says(OWNER, "hello");
+    eventually(&gateway, "an answer", || !telegram.texts(OWNER).is_empty());
+    eventually(&gateway, "counted", || {
+        let text = get(port, "/metrics").unwrap().1;
+        text.contains("oxibot_messages_total 1") && text.contains("oxibot_deliveries_total 1")
+    });
+    let text = get(port, "/metrics").unwrap().1;
+    assert!(!text.contains("42"), "nobody is named: {text}");
+}
+
+#[test]
+fn second_gateway_of_a_home_is_told_to_try_again() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "hello");
+    eventually(&gateway, "an answer", || !telegram.texts(OWNER).is_empty());
+    let second = fixture.oxibot().arg("gateway").output().unwrap();
+    assert_eq!(second.status.code(), Some(75), "{}", describe(&second));
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains("another gateway (process "),
+        "{}",
+        describe(&second)
+    );
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_starts() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    for (more, words) in [
+        (json!({"channels": {"telegram": {"enabled": false}}}), "no channel is configured"),
+        (json!({"channels": {"telegram": {"allowedUsers": ["1", "2"]}}}), "agents.workspaceScope"),
+        (json!({"channels": {"telegram": {"baseUrl": "http://telegram.example"}}}), "readable by anyone"),
+    ] {
+        let fixture = configured(&telegram, &model, &more);
+        let output = fixture.oxibot().arg("gateway").output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{more}: {}", describe(&output));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{more}: {}", describe(&output));
+    }
+}
+
+#[test]
+fn turn_cut_off_while_a_tool_ran_is_told_and_not_run_again() {
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::start(
+        Rules::with_key(KEY),
+        vec![Answer::calls(&[("a", "bash", r#"{"command":"echo once >> runs; sleep 300"}"#)])],
+    );
+    let fixture = configured(&telegram, &model, &json!({}));
+    let mut gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "go");
+    eventually(&gateway, "it runs", || fixture.workspace().join("runs").is_file());
+    gateway.kill();
+    let gateway = Gateway::start(&fixture);
+    eventually(&gateway, "told", || !telegram.texts(OWNER).is_empty());
+    let texts = telegram.texts(OWNER);
+    assert!(texts.len() == 1 && texts[0].contains("may have taken effect: bash"), "{texts:?}");
+    assert_eq!(std::fs::read_to_string(fixture.workspace().join("runs")).unwrap(), "once\n");
+    assert_eq!(model.requests().len(), 1, "the model is not asked again unasked");
+}
+
+#[test]
+fn answer_that_was_lost_on_the_way_is_sent_again_at_most_once() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.fail("sendMessage", Fault::AnswerLost);
+    telegram.says(OWNER, "hello");
+    eventually(&gateway, "sent again", || telegram.texts(OWNER).len() == 2);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(telegram.texts(OWNER), ["echo hello", "echo hello"]);
+}
+
+/// Power cuts at random moments: each message is answered, and at most one answer is repeated for each cut, because
+/// Telegram has no key by which it would know a repetition.
+#[test]
+fn no_message_is_lost_and_none_answered_twice_by_kills_at_random_moments() {
+    const MESSAGES: i64 = 60;
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::answering(Rules::with_key(KEY), |request| {
+        Answer::text(&format!("echo {}", last_said(request))).after(Duration::from_millis(40))
+    });
+    let people: Vec<i64> = (OWNER..OWNER + 6).collect();
+    let allowed: Vec<String> = people.iter().map(i64::to_string).collect();
+    let more =
+        json!({"channels": {"telegram": {"allowedUsers": allowed}}, "agents": {"workspaceScope": "shared"}});
+    let fixture = configured(&telegram, &model, &more);
+    let (mut kills, mut repeated) = (0, 0);
+    let mut seed = 0x2545_f491_u32;
+    let mut gateway = Gateway::start(&fixture);
+    for number in 0..MESSAGES {
+        let person = people[usize::try_from(number).unwrap() % people.len()];
+        telegram.says(person, &format!("message number {number}."));
+        if number % 6 == 5 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            std::thread::sleep(Duration::from_millis(u64::from(seed >> 20) % 900));
+            gateway.kill();
+            kills += 1;
+            gateway = Gateway::start(&fixture);
+        }
+    }
+    let said = || people.iter().flat_map(|person| telegram.texts(*person)).collect::<Vec<_>>().join("\n");
+    // Messages that came while a turn ran are answered together: the echo has them all.
+    let unanswered = || -> Vec<i64> {
+        let said = said();
+        (0..MESSAGES).filter(|number| !said.contains(&format!("message number {number}."))).collect()
+    };
+    let begun = Instant::now();
+    while !unanswered().is_empty() {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "never answered: {:?}\n{}\n{}",
+            unanswered(),
+            said(),
+            gateway.log()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    eventually(&gateway, "everything is confirmed", || telegram.unconfirmed() == 0);
+    let quiet = || {
+        let before = telegram.calls("sendMessage").len();
+        std::thread::sleep(Duration::from_secs(2));
+        before == telegram.calls("sendMessage").len()
+    };
+    eventually(&gateway, "it comes to rest", quiet);
+    for person in &people {
+        let mut told: Vec<String> = telegram
+            .texts(*person)
+            .iter()
+            .flat_map(|text| {
+                text.lines().map(|line| line.trim_start_matches("echo ").to_owned()).collect::<Vec<_>>()
+            })
+            .filter(|line| line.starts_with("message number"))
+            .collect();
+        let all = told.len();
+        told.sort();
+        told.dedup();
+        repeated += usize::from(all > told.len());
+    }
+    assert!(repeated <= kills, "{repeated} repetitions for {kills} kills:\n{}", said());
+    assert_eq!(telegram.problems(), Vec::<String>::new());
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Status and body of a plain request.
+fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let status = text.split(' ').nth(1)?.parse().ok()?;
+    Some((status, text.split_once("\r\n\r\n")?.1.to_owned()))
+}
