@@ -11,7 +11,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Host, Start, assert_completed, host, origin, text};
+use common::{Host, Start, assert_completed, lawless as host, origin, text};
 use oxibot_proto::message::{
     CHUNK_WINDOW, CallNumber, FileChunk, GetRequest, Outcome, PutRequest, RunRequest, StdinChunk, Stream,
     ToMain, ToToolhost,

@@ -40,7 +40,7 @@ fn a_turn_with_tools_works_over_both_wires() {
             Rules::with_key(KEY),
             vec![
                 Answer::calls(&[
-                    ("a", "bash", r#"{"command":"echo made > file; cat /etc/shadow; echo $((6*7))"}"#),
+                    ("a", "bash", r#"{"command":"echo made > file; ls /root; echo $((6*7))"}"#),
                     ("b", "list_dir", r#"{"path":"."}"#),
                 ]),
                 Answer::text("It is 42."),

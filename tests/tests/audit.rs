@@ -57,7 +57,7 @@ fn tail_answers_what_ran() {
         "{text}"
     );
     assert!(lines[1].contains("tool_result  bash  completed  exit 0"), "{text}");
-    assert!(lines[2].contains("block (shell.") && lines[2].ends_with("rm -rf /"), "{text}");
+    assert!(lines[2].contains("block (files.remove-root)") && lines[2].ends_with("rm -rf /"), "{text}");
     assert!(lines[3].contains("tool_result  bash  denied"), "{text}");
     let text = out(&audit(&fixture, &["tail", "--event", "tool_call"]));
     assert_eq!(text.lines().count(), 3, "{text}");

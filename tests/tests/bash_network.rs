@@ -71,7 +71,12 @@ impl Net {
         zone.insert("echo.example.org", vec![vec![LISTED.parse().unwrap()]]);
         let internet = Internet::new(test, &addresses, zone)?;
         let fixture = Fixture::new();
-        configure(&fixture, &format!(r#"{{"tools": {{"bash": {{"network": {network}}}}}}}"#));
+        // What is tried must reach the wall, whatever a policy thinks of it.
+        let policy = r#"{"overrides": [{"rule": "*", "verdict": "allow"}]}"#;
+        configure(
+            &fixture,
+            &format!(r#"{{"tools": {{"bash": {{"network": {network}}}}}, "policy": {policy}}}"#),
+        );
         let listed = internet.listen(&format!("{LISTED}:80"), Answers::Http("the listed host"));
         let other = internet.listen(&format!("{OTHER}:80"), Answers::Http("the other host"));
         let inside = INSIDE.iter().chain(&["127.0.0.1"]);

@@ -35,8 +35,8 @@ impl Net {
             .collect();
         let internet = Internet::new(test, &[LISTED, OTHER], zone)?;
         let fixture = Fixture::new();
-        let mut configuration =
-            json!({ "tools": { "bash": { "network": ["*.example.org"], "timeout": 300 } } });
+        let mut configuration = json!({ "tools": { "bash": { "network": ["*.example.org"], "timeout": 300 } },
+            "policy": { "overrides": [{ "rule": "*", "verdict": "allow" }] } });
         for (name, section) in more.as_object().into_iter().flatten() {
             configuration[name] = section.clone();
         }

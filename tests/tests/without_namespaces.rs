@@ -66,6 +66,8 @@ impl Contained {
             .env("HOME", self.fixture.root())
             .env("OXIBOT_HOME", self.fixture.home())
             .env(ACCEPT_REDUCED.0, require)
+            // What is tried must reach the wall, whatever a policy thinks of it.
+            .env("OXIBOT_POLICY__OVERRIDES", r#"[{"rule":"*","verdict":"allow"}]"#)
             .stdin(Stdio::null())
             .output()
             .unwrap()

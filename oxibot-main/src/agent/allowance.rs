@@ -183,7 +183,7 @@ mod tests {
 
     fn allowance(settings: Senders) -> (Allowance, tempfile::TempDir) {
         let state = tempfile::tempdir().unwrap();
-        let store = Store::open(state.path()).unwrap();
+        let store = Store::open(&state.path().join("state")).unwrap();
         (Allowance::new(settings, store), state)
     }
 
@@ -234,7 +234,7 @@ mod tests {
         );
         before.spent(&ada, used(5), 0).await.unwrap();
         drop(before);
-        let after = Allowance::new(settings, Store::open(state.path()).unwrap());
+        let after = Allowance::new(settings, Store::open(&state.path().join("state")).unwrap());
         let Admission::Limited { limit, retry, .. } =
             after.message(&ada, now, DAY - 7_200_000).await.unwrap()
         else {

@@ -46,7 +46,10 @@ pub(crate) fn text_within(output: &Output, limit: usize) -> RenderedOutput {
     let passed = output.passed_bytes.max(held);
     let truncated = |omitted_bytes: u64| {
         // What stands for a secret may be longer than the secret.
-        let total_bytes = output.total_bytes.max(omitted_bytes);
+        // What was left out is counted as it would have been shown, the whole as the program printed it: where what was
+        // put for keys is longer than they were, the first could exceed the second.
+        let total_bytes = output.total_bytes;
+        let omitted_bytes = omitted_bytes.min(total_bytes);
         Truncated { total_bytes, omitted_bytes, file: file.clone() }
     };
 

@@ -97,6 +97,8 @@ fn serve(_: Confined, socket: OwnedFd) -> Result<(), String> {
             Ok(0) => return Ok(()),
             Ok(count) => decoder.push(buffer.get(..count).unwrap_or_default()),
             Err(nix::errno::Errno::EINTR) => {}
+            // The supervisor ended without reading the last verdict.
+            Err(nix::errno::Errno::ECONNRESET) => return Ok(()),
             Err(errno) => return Err(format!("cannot read a request: {errno}")),
         }
     }

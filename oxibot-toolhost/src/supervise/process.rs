@@ -306,6 +306,10 @@ impl Process {
                 None
             }
             Streams::Apart { out, err, unanswered, total, .. } => {
+                // Both pipes may have been readable when there was room for one chunk.
+                if *unanswered >= CHUNK_WINDOW {
+                    return None;
+                }
                 let pipe = match stream {
                     Stream::Stdout => out,
                     Stream::Stderr => err,

@@ -38,8 +38,15 @@ pub(super) fn run(global: &Global, format: ReportFormat) -> Result<Vec<Attack>, 
         terminal::complain(&format!("cannot see the toolhost end: {error}"));
     }
     let mut tried = tried?;
+    let broken = tried.iter().any(|attack| attack.result == AttackResult::Broken);
     match decoys::run(global, |attack| table.row(attack)) {
         Ok(searched) => tried.extend(searched),
+        // A toolhost whose wall does not hold refuses to start: that is what was found, and not the search's fault.
+        Err(_) if broken => {
+            terminal::complain(
+                "decoys were not searched for: no toolhost starts behind a wall that does not hold",
+            );
+        }
         Err(fault) => {
             table.end(&tried);
             return Err(fault);
