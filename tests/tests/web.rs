@@ -10,7 +10,7 @@
     reason = "a panic is how a test fails"
 )]
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
@@ -19,9 +19,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen,
+    recv, send, sendmsg, socket, socketpair,
+};
 use oxibot_proto::codec::{self, Decoder};
+use oxibot_proto::settings::SearchProvider;
+use oxibot_proto::web::SearchService;
 use oxibot_tests::fixture::{Fixture, binary, describe, skip};
+use oxibot_tests::processes::{below, memory, tree};
 use oxibot_toolhost::wire::{FetchAnswer, FetchRequest, FetchResult, FetchWork};
 use serde_json::json;
 
@@ -396,6 +402,7 @@ fn hostile_servers_cost_bounded_memory_and_time_and_nobody_else() {
     let mut worker = Worker::start();
     assert!(worker.text("http://page.example/").contains("fine"));
     let before = worker.peak();
+    let converters = Sampler::of_children(i32::try_from(worker.child.id()).unwrap());
     // The slow one runs beside everything else.
     let slow = worker.send(FetchWork::Get {
         url: "http://page.example/drip".into(),
@@ -442,7 +449,9 @@ fn hostile_servers_cost_bounded_memory_and_time_and_nobody_else() {
     assert!(matches!(&late.result, FetchResult::Failed(why) if why.contains("30 s")), "{late:?}");
     assert!(begun.elapsed() >= Duration::from_secs(29));
     let grown = worker.peak() - before;
-    assert!(grown < 16 * 1024, "{grown} KiB more than before");
+    let (seen, converted) = converters.end();
+    assert!(seen > 3, "converters were seen at work: {seen}");
+    assert!(grown + converted < 16 * 1024, "{grown} KiB more than before, {converted} KiB in a converter");
     assert!(worker.text("http://page.example/after").contains("fine"));
 }
 
@@ -688,4 +697,233 @@ fn exceptions_of_the_configuration_open_what_they_name() {
     assert_eq!(outcome("http://192.168.1.1:8080/"), "denied");
     std::fs::write(&config, json!({"tools": {"disabled": ["web_get"]}}).to_string()).unwrap();
     assert_eq!(outcome("http://10.0.0.5:8080/"), "failed");
+}
+
+/// What starts workers, spoken to as main and the supervisor do, with a search service left for them.
+fn fetcher() -> (Worker, OwnedFd) {
+    let pair = || socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    let ((socket, requests), (door, key)) = (pair(), pair());
+    let child = Command::new(binary("oxibot-toolhost"))
+        .arg("fetcher")
+        .env_clear()
+        .stdin(Stdio::from(requests))
+        .stdout(Stdio::from(key))
+        .spawn()
+        .unwrap();
+    let program = std::fs::File::open(binary("oxibot-fetch")).unwrap();
+    let rights = [ControlMessage::ScmRights(&[program.as_raw_fd()])];
+    sendmsg::<()>(door.as_raw_fd(), &[IoSlice::new(b"p")], &rights, MsgFlags::empty(), None).unwrap();
+    let service = SearchService {
+        provider: SearchProvider::Brave,
+        base_url: Some(format!("http://{PUBLIC}:9080")),
+        key: Some("left-once".to_owned()),
+        max_results: 3,
+    };
+    send(door.as_raw_fd(), &codec::frame(&service).unwrap(), MsgFlags::empty()).unwrap();
+    (Worker { child, socket, next: 0 }, door)
+}
+
+/// Watches what a process starts: how many, and the most memory of its own that one of them had, in KiB.
+struct Sampler {
+    stop: Arc<AtomicUsize>,
+    thread: std::thread::JoinHandle<(usize, u64)>,
+}
+
+impl Sampler {
+    fn of_children(root: i32) -> Self {
+        let stop = Arc::new(AtomicUsize::new(0));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut most = std::collections::BTreeMap::new();
+            while stopped.load(Ordering::SeqCst) == 0 {
+                for process in tree(root).into_iter().skip(1) {
+                    let own = most.entry(process.pid).or_insert(0);
+                    *own = memory(process.pid, "RssAnon").max(*own);
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            (most.len(), most.values().copied().max().unwrap_or(0))
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> (usize, u64) {
+        self.stop.store(1, Ordering::SeqCst);
+        self.thread.join().unwrap()
+    }
+}
+
+/// The worker that runs now.
+fn running(fetcher: &Worker) -> i32 {
+    let root = i32::try_from(fetcher.child.id()).unwrap();
+    let workers = below(root, "oxibot-fetch --socket-fd");
+    let worker = workers.iter().find(|process| process.parent == root);
+    worker.unwrap_or_else(|| panic!("no worker: {:?}", tree(root))).pid
+}
+
+fn end(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+fn refused(result: FetchResult) {
+    assert!(
+        matches!(&result, FetchResult::Denied(denial) if denial.rule == "web.address.private"),
+        "{result:?}"
+    );
+}
+
+fn judge(url: &str) -> FetchWork {
+    FetchWork::Judge { url: url.into(), allow: Vec::new() }
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced_with_the_key_and_not_for_ever() {
+    if !enter("a_worker_that_dies_is_replaced_with_the_key_and_not_for_ever") {
+        return;
+    }
+    let (told, keys) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let listener = TcpListener::bind(format!("{PUBLIC}:9080")).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut buffer = vec![0; 8192];
+            let length = stream.read(&mut buffer).unwrap();
+            let with_key = String::from_utf8_lossy(&buffer[..length]).contains("left-once");
+            answer(&mut stream, "200 OK\r\nContent-Type: application/json", br#"{"web":{"results":[]}}"#);
+            let _ = told.lock().unwrap().send(with_key);
+        }
+    });
+    let (mut fetcher, _door) = fetcher();
+    let root = i32::try_from(fetcher.child.id()).unwrap();
+    assert_eq!(below(root, "oxibot-fetch").len(), 0, "nothing runs before it is asked for");
+    for death in 0..5 {
+        let number = fetcher.send(FetchWork::Search { query: "q".into(), count: None });
+        let answer = fetcher.receive();
+        assert_eq!(answer.number, number, "death {death}: {:?}", answer.result);
+        assert!(keys.recv_timeout(Duration::from_secs(20)).unwrap(), "the key is there, death {death}");
+        end(running(&fetcher));
+        let lost = fetcher.receive();
+        assert!(
+            matches!(&lost.result, FetchResult::Lost(why) if why.contains("SIGKILL")),
+            "{:?}",
+            lost.result
+        );
+    }
+    fetcher.send(judge("http://10.0.0.5/"));
+    let refused = fetcher.receive().result;
+    assert!(matches!(&refused, FetchResult::Lost(why) if why.contains("ended too often")), "{refused:?}");
+    assert_eq!(below(root, "oxibot-fetch").len(), 0, "a sixth is not started");
+}
+
+#[test]
+fn a_worker_is_replaced_after_a_thousand_requests_and_nobody_notices() {
+    if !enter("a_worker_is_replaced_after_a_thousand_requests_and_nobody_notices") {
+        return;
+    }
+    let (mut fetcher, _door) = fetcher();
+    let ask = |fetcher: &mut Worker| {
+        let number = fetcher.send(judge("http://10.0.0.5/"));
+        let answer = fetcher.receive();
+        assert_eq!(answer.number, number);
+        refused(answer.result);
+    };
+    ask(&mut fetcher);
+    let first = running(&fetcher);
+    for _ in 0..998 {
+        ask(&mut fetcher);
+    }
+    // It looks every five seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(running(&fetcher), first, "not before its time");
+    ask(&mut fetcher);
+    let until = Instant::now() + Duration::from_secs(60);
+    let root = i32::try_from(fetcher.child.id()).unwrap();
+    while tree(root).iter().any(|process| process.pid == first) {
+        assert!(Instant::now() < until, "it goes on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ask(&mut fetcher);
+    assert_ne!(running(&fetcher), first);
+}
+
+/// As a unit of its own: a socket that listens, the key as a credential.
+#[test]
+fn a_service_takes_its_socket_and_its_key_from_the_service_manager() {
+    if !enter("a_service_takes_its_socket_and_its_key_from_the_service_manager") {
+        return;
+    }
+    let (told, keys) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let listener = TcpListener::bind(format!("{PUBLIC}:9080")).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut buffer = vec![0; 8192];
+            let length = stream.read(&mut buffer).unwrap();
+            let request = String::from_utf8_lossy(&buffer[..length]).to_lowercase();
+            answer(&mut stream, "200 OK\r\nContent-Type: application/json", br#"{"web":{"results":[]}}"#);
+            let _ = told.lock().unwrap().send(request.contains("x-subscription-token: from-the-unit\r\n"));
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("tools.web.search.apiKey"), "from-the-unit\n").unwrap();
+    let path = directory.path().join("fetch.sock");
+    let kind = (AddressFamily::Unix, SockType::SeqPacket);
+    let listening = socket(kind.0, kind.1, SockFlag::empty(), None).unwrap();
+    let address = UnixAddr::new(&path).unwrap();
+    bind(listening.as_raw_fd(), &address).unwrap();
+    listen(&listening, Backlog::new(8).unwrap()).unwrap();
+    // LISTEN_PID is the worker's own number: the shell becomes it.
+    let child = Command::new("sh")
+        .args(["-c", r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0""#])
+        .arg(binary("oxibot-fetch"))
+        .env_clear()
+        .env("CREDENTIALS_DIRECTORY", directory.path())
+        .env("OXIBOT_TOOLS__WEB__SEARCH__BASE_URL", format!("http://{PUBLIC}:9080"))
+        .stdin(Stdio::from(listening))
+        .spawn()
+        .unwrap();
+    let mut worker =
+        Worker { child, socket: socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap(), next: 0 };
+    for _ in 0..2 {
+        // A peer that comes again finds the same service.
+        worker.socket = socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        connect(worker.socket.as_raw_fd(), &address).unwrap();
+        let number = worker.send(FetchWork::Search { query: "q".into(), count: None });
+        let answer = worker.receive();
+        assert_eq!(answer.number, number, "{:?}", answer.result);
+        assert!(keys.recv_timeout(Duration::from_secs(20)).unwrap(), "the credential is the key");
+        assert!(matches!(worker.get("http://10.0.0.5/"), FetchResult::Denied(_)));
+    }
+}
+
+/// `--no-sandbox` takes the wall away and not the process: addresses are judged all the same.
+#[test]
+fn without_a_sandbox_addresses_are_judged_all_the_same() {
+    if !enter("without_a_sandbox_addresses_are_judged_all_the_same") {
+        return;
+    }
+    let traps = traps();
+    let _public = server(&format!("{PUBLIC}:80"), |_, stream| answer(stream, "200 OK", b"public"));
+    let fixture = Fixture::new();
+    let outcome = |url: &str| -> String {
+        let output = fixture
+            .oxibot()
+            .args(["--no-sandbox", "--no-sandbox", "tool", "call", "web_get"])
+            .args([&json!({ "url": url }).to_string(), "--json", "--workspace"])
+            .arg(fixture.workspace())
+            .output()
+            .unwrap();
+        let value: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", describe(&output)));
+        value["outcome"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(outcome("http://page.example/"), "completed");
+    for url in ["http://10.0.0.5/", "http://private.example/", "http://169.254.169.254/latest/meta-data/"] {
+        assert_eq!(outcome(url), "denied", "{url}");
+    }
+    for (address, count) in &traps {
+        assert_eq!(count.load(Ordering::SeqCst), 0, "{address} was reached");
+    }
 }

@@ -48,7 +48,11 @@ fn work(options: &Options) -> Result<(), String> {
 
     let resolver = Resolver::from_system();
     let tls = get::tls_configuration()?;
-    let search = key.map(|key| Search::peek(&key)).transpose()?.flatten();
+    let search = match (key, options.accept) {
+        (Some(key), _) => Search::peek(&key)?,
+        (None, serve::Accept::Listening) => Search::of_service()?,
+        (None, serve::Accept::Connected) => None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

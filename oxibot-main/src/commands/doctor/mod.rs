@@ -26,6 +26,7 @@ mod sockets;
 mod table;
 mod text;
 pub(super) mod wall;
+mod web;
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,7 @@ use crate::cli::{DoctorArgs, Global, ReportFormat};
 use crate::config::{Environment, Paths};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
-use crate::launch::{LaunchError, find_toolhost, machine_facts};
+use crate::launch::{LaunchError, find_fetch, find_toolhost, machine_facts};
 use crate::render::report::to_line;
 
 use super::fault::load_quietly;
@@ -71,6 +72,7 @@ pub(super) fn run(global: &Global, args: &DoctorArgs) -> Exit {
 fn gather(global: &Global) -> Facts {
     // The toolhost comes before the configuration, as in every command.
     let program = find_toolhost().map(|program| program.path).map_err(|error| trouble(&error));
+    let worker = find_fetch().map(|program| program.path).map_err(|error| trouble(&error));
     let machine = machine_facts().ok();
     let (hello, lingers) = look(global);
     let paths = Paths::find(&super::options(global), &Environment::of_process());
@@ -92,13 +94,28 @@ fn gather(global: &Global) -> Facts {
     let cgroups = cgroups::CgroupFacts::gather(hello.as_ref().ok().and_then(call_cgroup));
     let journal = journal::JournalFacts::gather();
     let clock = clock::ClockFacts::gather(machine.and_then(|machine: MachineFacts| machine.clock));
+    let key = settings.is_some_and(|loaded| loaded.config.search_key.is_some());
     let require = settings.map(|loaded| loaded.config.sandbox.require);
     let stops = home.as_deref().map(stops).unwrap_or_default();
     let configuration = configuration::ConfigurationFacts::gather(loaded, admitted);
     // Last, because afterwards nothing else can be looked at.
     let main = own_confinement();
     let wall = WallFacts { program, hello, lingers, main, stops, require };
-    Facts { kernel, namespaces, cgroups, wall, files, configuration, gateway, clock, journal, disk, sockets }
+    let web = web::WebFacts { worker, key };
+    Facts {
+        kernel,
+        namespaces,
+        cgroups,
+        wall,
+        files,
+        configuration,
+        gateway,
+        clock,
+        journal,
+        disk,
+        sockets,
+        web,
+    }
 }
 
 /// What a toolhost says, and why its end could not be seen.

@@ -3,7 +3,8 @@
 
 use super::report::Check;
 use super::{
-    cgroups, channels, clock, configuration, disk, files, gateway, journal, kernel, namespaces, sockets, wall,
+    cgroups, channels, clock, configuration, disk, files, gateway, journal, kernel, namespaces, sockets,
+    wall, web,
 };
 
 /// Everything that was gathered.
@@ -22,6 +23,7 @@ pub(super) struct Facts {
     pub(super) disk: Option<disk::DiskFacts>,
     /// None when there is no workspace.
     pub(super) sockets: Option<sockets::SocketFacts>,
+    pub(super) web: web::WebFacts,
 }
 
 /// One row of the table.
@@ -40,7 +42,7 @@ const fn row(group: &'static str, judge: fn(&Facts) -> Vec<Check>) -> Row {
 const OF_THE_WALL: [&str; 4] = ["kernel", "namespaces", "cgroup", "sandbox"];
 
 /// The table. Rows of a group stand together.
-pub(super) const TABLE: [Row; 39] = [
+pub(super) const TABLE: [Row; 40] = [
     row("kernel", |facts| kernel::version(&facts.kernel)),
     row("kernel", |facts| kernel::landlock(&facts.kernel, facts.wall.level())),
     row("kernel", |facts| kernel::seccomp(&facts.kernel)),
@@ -80,6 +82,7 @@ pub(super) const TABLE: [Row; 39] = [
     }),
     row("gateway", |facts| facts.gateway.as_ref().map(gateway::port).unwrap_or_default()),
     row("gateway", |facts| facts.gateway.as_ref().map(gateway::host).unwrap_or_default()),
+    row("web", |facts| web::web(&facts.web)),
     row("clock", |facts| clock::date(&facts.clock)),
     row("clock", |facts| clock::synchronised(&facts.clock)),
     row("disk", |facts| {
