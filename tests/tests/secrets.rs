@@ -170,6 +170,7 @@ fn waiting(fixture: &Fixture, programs: &std::path::Path, user: Option<u32>) -> 
     if let Some(user) = user {
         command.uid(user).gid(user);
     }
+    command.current_dir(fixture.root());
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -188,7 +189,8 @@ fn a_process_that_crashes_leaves_no_core() {
     // The limit is what a careless machine would have.
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 1 << 30, 1 << 30).unwrap();
     // The control: an ordinary program here dumps, or says that it would.
-    let mut ordinary = Command::new("sleep").arg("100").spawn().unwrap();
+    // A core lies where its process was.
+    let mut ordinary = Command::new("sleep").arg("100").current_dir(fixture.root()).spawn().unwrap();
     let pid = |child: &Child| nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid(&ordinary), nix::sys::signal::Signal::SIGABRT).unwrap();
     let dumps = ordinary.wait().unwrap().core_dumped();
