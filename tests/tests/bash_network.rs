@@ -429,13 +429,20 @@ fn one_request_goes_to_one_host_and_nothing_is_smuggled_behind_it() {
     }
     let (_, text) = net.bash(&script);
     let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), good.len() + bad.len(), "{text}");
     assert!(lines[..good.len()].iter().all(|line| line.starts_with("HTTP/1.1 200")), "{text}");
     assert!(
         lines[good.len()..good.len() + bad.len()].iter().all(|line| line.starts_with("HTTP/1.1 400")),
         "{text}"
     );
     let sent = net.listed.all();
-    assert_eq!(sent.len(), good.len(), "{sent:?}");
+    // A head whose body turns out bad when it comes may have been passed on; nothing that comes behind it is.
+    let (late, whole): (Vec<_>, Vec<_>) = sent.iter().partition(|one| one.starts_with("POST /7 "));
+    assert_eq!(whole.len(), good.len(), "{sent:?}");
+    assert!(
+        late.len() <= 1 && late.iter().all(|one| one.ends_with("\r\n\r\n") && one.lines().count() <= 5),
+        "{late:?}"
+    );
     for one in &sent {
         assert!(!one.contains("hidden") && !one.contains("other.net"), "{one}");
         assert_eq!(one.matches("Host: web.example.org\r\n").count(), 1, "{one}");

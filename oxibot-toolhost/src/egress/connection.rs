@@ -356,8 +356,14 @@ impl Connection {
                         Some(body) => match body.take(bytes) {
                             Ok(own) => own,
                             Err(request::Malformed) => {
-                                shared.told.refused(target.host.as_str(), target.port, NetRule::Request)?;
-                                return Ok(Next::Ends);
+                                let (host, port) = (target.host.as_str().to_owned(), target.port);
+                                shared.told.refused(&host, port, NetRule::Request)?;
+                                // In the middle of an answer there is no other way to say so.
+                                if !down.is_unused() {
+                                    return Ok(Next::Ends);
+                                }
+                                let (language, rule) = (Language::Http, NetRule::Request);
+                                return Ok(self.refuse(language, rule, &host, port, now));
                             }
                         },
                     };
@@ -391,8 +397,15 @@ impl Connection {
             let _ = self.client.shutdown(Shutdown::Write);
             down.closed();
         }
-        // One request is one connection: its answer's end is the end of it.
-        if down.is_over() && (body.is_some() || up.is_over()) {
+        if down.is_over() && body.is_some() {
+            // One request is one connection: its answer's end is the end of it. What the program sent behind its request
+            // is read and thrown away, or the kernel would throw the answer away.
+            let _ = self.client.shutdown(Shutdown::Write);
+            self.leave(now);
+            self.stage = Stage::Leaving { last: Pipe::default(), said: true };
+            return Ok(Next::Stays);
+        }
+        if down.is_over() && up.is_over() {
             return Ok(Next::Ends);
         }
         if moved > 0 {

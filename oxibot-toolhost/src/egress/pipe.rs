@@ -15,6 +15,8 @@ pub(super) struct Pipe {
     ended: bool,
     /// The end was passed on.
     closed: bool,
+    /// Something was on its way here once.
+    used: bool,
 }
 
 impl Pipe {
@@ -47,7 +49,13 @@ impl Pipe {
         self.closed = true;
     }
 
+    /// Whether nothing was ever on its way here.
+    pub(super) fn is_unused(&self) -> bool {
+        !self.used
+    }
+
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.used |= !bytes.is_empty();
         self.bytes.extend_from_slice(bytes);
     }
 
