@@ -141,8 +141,14 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
 
     // The nursery first, so that it never holds anything that follows.
     let mut nursery = Nursery::start()?;
-    // Beside it, so that it is ready when the first command comes. Without it commands are blocked, each saying why.
-    let reader = nursery.reader().inspect_err(|fault| log::always(&fault.to_string())).ok();
+    // Where a command comes at once, a reader is made beside everything else; a conversation may wait for long before its
+    // first, and a reader that waits costs megabytes. Without one commands are blocked, each saying why.
+    let reader = match arguments.purpose {
+        Purpose::OneShot | Purpose::Judge => {
+            nursery.reader().inspect_err(|fault| log::always(&fault.to_string())).ok()
+        }
+        Purpose::LongLived | Purpose::Attack => None,
+    };
     let settings = settings::read(arguments.config.as_deref())?;
     let reader = Reader::new(reader, &settings.policy);
     // Before anything is looked up: a home that comes into being later would lie uncovered in a workspace around it.
