@@ -22,6 +22,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oxibot_proto::codec;
 
+use crate::idle::Idle;
 use crate::sys::{self, Cloned};
 use crate::wire::{FetchAnswer, FetchResult};
 
@@ -114,9 +115,15 @@ fn serve(requests: &OwnedFd, key: &OwnedFd, worker: &Worker<'_>) -> Result<(), E
 
 /// Waits until a request is there. `false`: there will be none any more.
 fn wanted(requests: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut idle = Idle::new();
     loop {
         let mut watched = [PollFd::new(requests, PollFlags::POLLIN)];
-        match poll(&mut watched, PollTimeout::NONE) {
+        let began = Instant::now();
+        match poll(&mut watched, idle.due().map_or(PollTimeout::NONE, PollTimeout::from)) {
+            Ok(0) => {
+                idle.waited(began.elapsed());
+                continue;
+            }
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno),

@@ -135,6 +135,11 @@ pub fn close_on_exec_from(first: u32) -> nix::Result<()> {
 pub fn unmap_own_code() {
     // SAFETY: the callback matches the declared type, keeps no pointer, and the data argument is unused.
     unsafe { libc::dl_iterate_phdr(Some(unmap_segments), std::ptr::null_mut()) };
+    // SAFETY: gives the kernel back only pages that the allocator has free.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// Called for each loaded object, our own program first; ends the iteration after that.
