@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use oxibot_proto::nearest::nearest;
 use oxibot_proto::settings::{self, PolicyOverride, PolicyRule, Unknown};
 use serde::Deserialize;
 
@@ -152,13 +153,10 @@ impl Policy {
                 ));
             }
         }
-        let nearest =
-            self.rules.iter().map(|rule| rule.data.id.as_str()).min_by_key(|known| distance(id, known));
-        let nearest = nearest.unwrap_or_default().to_owned();
+        let meant = nearest(id, self.rules.iter().map(|rule| rule.data.id.as_str()))
+            .map_or_else(|| ".".to_owned(), |known| format!("; did you mean `{known}`?"));
         let Some(rule) = self.rules.iter_mut().find(|rule| rule.data.id == *id) else {
-            return error(format!(
-                "there is no such rule; did you mean `{nearest}`? Remove the override or correct its rule"
-            ));
+            return error(format!("there is no such rule{meant} Remove the override or correct its rule"));
         };
         if rule.data.verdict == *verdict {
             return error(
@@ -225,20 +223,4 @@ fn example_fails(policy: &Policy, id: &str, text: &str, expected: bool) -> Optio
     let what = if expected { "it does not match its example" } else { "it matches, against its example," };
     (found != expected)
         .then(|| format!("cannot use rule {id}: {what} `{text}`; correct the rule or the example"))
-}
-
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (index, a) in left.chars().enumerate() {
-        let mut diagonal = index;
-        let mut before = index + 1;
-        let mut next = vec![before];
-        for (b, above) in right.chars().zip(row.iter().skip(1)) {
-            before = (before + 1).min(above + 1).min(diagonal + usize::from(a != b));
-            diagonal = *above;
-            next.push(before);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }

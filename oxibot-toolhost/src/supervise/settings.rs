@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use oxibot_proto::message::Level;
+use oxibot_proto::nearest::nearest;
 use oxibot_proto::settings::{
     Approvals, Audit, Exec, Limits, MAX_ALLOW_PRIVATE, MAX_TIMEOUT_SECONDS, Policy, Sandbox,
     ToolhostSettings, Tools, WebAccess,
@@ -351,30 +352,11 @@ fn explain(error: &str) -> String {
         return text;
     }
     let names: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
-    let nearest = names.split_first().and_then(|(unknown, known)| {
-        known.iter().map(|name| (distance(unknown, name), *name)).min().filter(|(far, _)| *far <= 3)
-    });
-    match nearest {
-        Some((_, name)) => format!("{text}; did you mean `{name}`?"),
+    let meant = names.split_first().and_then(|(unknown, known)| nearest(unknown, known.iter().copied()));
+    match meant {
+        Some(name) => format!("{text}; did you mean `{name}`?"),
         None => text,
     }
-}
-
-fn distance(left: &str, right: &str) -> usize {
-    let (left, right) = (left.to_ascii_lowercase(), right.to_ascii_lowercase());
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut diagonal = i;
-        let mut before = i + 1;
-        let mut next = vec![before];
-        for (b, above) in right.chars().zip(row.iter().skip(1)) {
-            before = (before + 1).min(above + 1).min(diagonal + usize::from(a != b));
-            diagonal = *above;
-            next.push(before);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 fn check(settings: &ToolhostSettings) -> Result<(), SettingsError> {
