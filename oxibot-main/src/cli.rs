@@ -51,6 +51,9 @@ pub struct Global {
     /// Use a toolhost of our own even where a service runs
     #[arg(long, global = true)]
     pub embedded: bool,
+    /// Use the toolhost of a service, which listens there. For its units; commands find it by themselves.
+    #[arg(long, value_name = "SOCKET", hide = true, global = true, conflicts_with_all = ["embedded", "no_sandbox"])]
+    pub toolhost: Option<PathBuf>,
     /// No colour, no cursor movement, plain progress lines
     #[arg(long, global = true)]
     pub plain: bool,

@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod launch;
 pub mod logging;
 pub mod model;
+pub mod notify;
 pub mod provider;
 pub mod redaction;
 pub mod render;

@@ -4,7 +4,8 @@
 //! confinement: what can a tool do?), [`files`] (the file tools, in a worker that can do nothing else), [`tools`]
 //! (names and arguments), [`egress`] (the way out of a call that has one), [`audit`] (the log as it lies on disk),
 //! [`fetcher`] (starts the fetch worker), [`facts`] (what `doctor` has tried for it), [`wire`] (what our own processes say to each
-//! other), [`sys`] (the only unsafe code), `idle` (giving back memory).
+//! other), [`sys`] (the only unsafe code), `idle` (giving back memory),
+//! [`notify`] (what a service manager is told).
 //! There is no async runtime, no TLS, no HTTP but for the heads an egress reads, and no provider key in this crate.
 #![deny(unsafe_code)]
 
@@ -14,6 +15,7 @@ pub mod facts;
 pub mod fetcher;
 pub mod files;
 mod idle;
+pub mod notify;
 pub mod roles;
 pub mod shell;
 pub mod supervise;

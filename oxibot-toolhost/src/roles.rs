@@ -26,8 +26,8 @@ pub fn run() -> ExitCode {
         Some("audit") => audit::role(arguments),
         Some("files") => files::role(),
         Some("shell") => shell::role(),
-        Some("keeper") => wall::keeper_role(),
-        Some("nursery") => wall::nursery_role(),
+        Some("keeper") => wall::keeper_role(arguments),
+        Some("nursery") => wall::nursery_role(arguments),
         Some("zygote") => wall::zygote_role(),
         Some("egress") => egress::role(),
         Some("attack") => {

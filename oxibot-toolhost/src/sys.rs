@@ -872,6 +872,32 @@ pub fn accept(listener: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     adopt(nix::sys::socket::accept4(listener.as_raw_fd(), flags)?)
 }
 
+/// Most groups of a peer that are asked for. Who has more is told apart by its user and first group alone.
+const MAX_GROUPS: usize = 1024;
+
+/// Supplementary groups of the process at the other end of a connection, as they were when it connected (SO_PEERGROUPS).
+///
+/// # Errors
+/// ERANGE for more than a thousand groups, ENOPROTOOPT before Linux 4.13.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> nix::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; MAX_GROUPS];
+    let mut length = libc::socklen_t::try_from(size_of::<u32>().saturating_mul(MAX_GROUPS)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `length` bytes to `groups`, which is exactly that long and outlives the call, and
+    // the number of bytes written to `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    groups.truncate(usize::try_from(length).unwrap_or(0) / size_of::<u32>());
+    Ok(groups)
+}
+
 /// Replaces this process by the program behind a descriptor.
 ///
 /// # Errors

@@ -12,7 +12,7 @@
 
 use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +28,8 @@ use oxibot_proto::settings::SearchProvider;
 use oxibot_proto::web::SearchService;
 use oxibot_tests::fixture::{Fixture, binary, describe, skip};
 use oxibot_tests::processes::{below, memory, tree};
+use oxibot_toolhost::fetcher::unit;
+use oxibot_toolhost::sys;
 use oxibot_toolhost::wire::{FetchAnswer, FetchRequest, FetchResult, FetchWork};
 use serde_json::json;
 
@@ -887,9 +889,12 @@ fn a_service_takes_its_socket_and_its_key_from_the_service_manager() {
     let mut worker =
         Worker { child, socket: socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap(), next: 0 };
     for _ in 0..2 {
-        // A peer that comes again finds the same service.
-        worker.socket = socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        connect(worker.socket.as_raw_fd(), &address).unwrap();
+        // A peer that comes again finds the same service. What it wants served it hands over.
+        let connection = socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        connect(connection.as_raw_fd(), &address).unwrap();
+        let (ours, theirs) = socketpair(kind.0, kind.1, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        sys::send(connection.as_fd(), &[unit::SERVE], &[theirs.as_fd()]).unwrap();
+        worker.socket = ours;
         let number = worker.send(FetchWork::Search { query: "q".into(), count: None });
         let answer = worker.receive();
         assert_eq!(answer.number, number, "{:?}", answer.result);

@@ -25,20 +25,21 @@ pub(super) fn run(global: &Global, command: &ApprovalsCommand) -> Exit {
         Ok(paths) => paths,
         Err(error) => return Fault::from(error).report(false),
     };
+    let sockets = control::sockets(global, &paths.home);
     match command {
-        ApprovalsCommand::List(args) => list(&paths.home, args.json),
-        ApprovalsCommand::Approve { id } => answer(&paths.home, id, true),
-        ApprovalsCommand::Deny { id } => answer(&paths.home, id, false),
+        ApprovalsCommand::List(args) => list(&sockets, args.json),
+        ApprovalsCommand::Approve { id } => answer(&sockets, id, true),
+        ApprovalsCommand::Deny { id } => answer(&sockets, id, false),
         ApprovalsCommand::Always(args) => always(&paths, args).unwrap_or_else(|fault| fault.report(false)),
     }
 }
 
 /// Everything that waits in the home, and where.
-fn waiting(home: &Path) -> (Vec<(PathBuf, PendingApproval)>, bool) {
+fn waiting(sockets: &[PathBuf]) -> (Vec<(PathBuf, PendingApproval)>, bool) {
     let mut all = Vec::new();
     let mut reached = true;
-    for socket in control::sockets(home) {
-        match control::ask(&socket, &ToToolhost::ListApprovals, ToMain::into_approvals) {
+    for socket in sockets {
+        match control::ask(socket, &ToToolhost::ListApprovals, ToMain::into_approvals) {
             Ok(pending) => {
                 all.extend(pending.into_iter().flatten().map(|pending| (socket.clone(), pending)));
             }
@@ -52,8 +53,8 @@ fn waiting(home: &Path) -> (Vec<(PathBuf, PendingApproval)>, bool) {
     (all, reached)
 }
 
-fn list(home: &Path, json: bool) -> Exit {
-    let (all, reached) = waiting(home);
+fn list(sockets: &[PathBuf], json: bool) -> Exit {
+    let (all, reached) = waiting(sockets);
     let text = if json {
         let all: Vec<Value> = all.iter().map(|(_, pending)| object(pending)).collect();
         format!("{}\n", Value::Array(all))
@@ -93,8 +94,8 @@ fn entry(pending: &PendingApproval) -> String {
     )
 }
 
-fn answer(home: &Path, id: &str, yes: bool) -> Exit {
-    let (all, _reached) = waiting(home);
+fn answer(sockets: &[PathBuf], id: &str, yes: bool) -> Exit {
+    let (all, _reached) = waiting(sockets);
     let Some((socket, pending)) = all.into_iter().find(|(_, pending)| pending.id == id) else {
         let shown = neutral::line(id, 40);
         return Fault::new(
@@ -272,9 +273,9 @@ mod tests {
             })
         };
         let (first, second) = (serve("1.sock", "aa", 1), serve("2.sock", "bb", 2));
-        assert_eq!(answer(home.path(), "bb", true), Exit::Done);
+        assert_eq!(answer(&control::below(home.path()), "bb", true), Exit::Done);
         first.join().unwrap();
         second.join().unwrap();
-        assert_eq!(answer(home.path(), "cc", true), Exit::Failed, "nobody listens any more");
+        assert_eq!(answer(&control::below(home.path()), "cc", true), Exit::Failed, "nobody listens any more");
     }
 }

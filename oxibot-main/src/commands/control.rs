@@ -13,12 +13,23 @@ use oxibot_proto::codec::{self, Decoder};
 use oxibot_proto::message::{ToMain, ToToolhost};
 
 use crate::broker::greet_within;
+use crate::cli::Global;
+
+use super::service;
 
 /// How long one toolhost may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sockets of toolhosts below a home, in order of their names.
-pub(super) fn sockets(home: &Path) -> Vec<PathBuf> {
+/// Sockets of the toolhosts a command is meant for: the service's, or those below a home.
+pub(super) fn sockets(global: &Global, home: &Path) -> Vec<PathBuf> {
+    match service::control(global) {
+        Some(control) => vec![control],
+        None => below(home),
+    }
+}
+
+/// In order of their names.
+pub(super) fn below(home: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(home.join("run")) else { return Vec::new() };
     let mut sockets: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))

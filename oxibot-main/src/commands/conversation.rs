@@ -3,6 +3,9 @@
 //! Under the launcher main takes over the terminal and the toolhost's socket, and another toolhost whenever the launcher
 //! had to start one; when the launcher is gone, main ends.
 
+use std::path::Path;
+use std::time::Duration;
+
 use oxibot_proto::web::SearchService;
 
 use crate::broker::{self, Broker, Connection};
@@ -14,11 +17,15 @@ use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive
 use crate::render::terminal::{self, Terminal};
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::agent;
 use super::fault::{self, Fault, warn_of};
 use super::oneshot::{self, Needs, State};
 use super::signals::Endings;
+
+/// How long turns may take to end once their toolhost is gone.
+const LAST_TURNS: Duration = Duration::from_secs(5);
 
 /// Runs it, whichever process this is.
 pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
@@ -39,8 +46,8 @@ pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
             async |prepared, broker| agent::run(prepared, broker, terminal).await,
         );
     }
-    if global.launched {
-        return under_launcher(
+    if global.launched || global.toolhost.is_some() {
+        return long_lived(
             global,
             &needs,
             |loaded| agent::prepare(args, loaded).map_err(|unready| unready.report(args.json)),
@@ -70,15 +77,84 @@ pub(super) enum Ended {
     Told(watch::Sender<bool>),
 }
 
-/// The main process of a long-lived command: toolhost, configuration, `prepare`, confinement, runtime, `command`.
-pub(super) fn under_launcher<P>(
+/// The main process of a long-lived command, under the launcher or in a service: toolhost, configuration, `prepare`, confinement, runtime, `command`.
+pub(super) fn long_lived<P>(
     global: &Global,
     needs: &Needs,
     prepare: impl FnOnce(&Loaded) -> Result<P, Exit>,
     ended: Ended,
     command: impl AsyncFnOnce(P, Broker) -> Exit,
 ) -> Exit {
-    main_process(global, needs, prepare, ended, command).unwrap_or_else(|fault| fault.report(needs.json))
+    let done = match &global.toolhost {
+        Some(socket) => in_service(global, socket, needs, prepare, ended, command),
+        None => main_process(global, needs, prepare, ended, command),
+    };
+    done.unwrap_or_else(|fault| fault.report(needs.json))
+}
+
+/// Beside a service's toolhost: the service manager is the launcher of both.
+fn in_service<P>(
+    global: &Global,
+    socket: &Path,
+    needs: &Needs,
+    prepare: impl FnOnce(&Loaded) -> Result<P, Exit>,
+    ended: Ended,
+    command: impl AsyncFnOnce(P, Broker) -> Exit,
+) -> Result<Exit, Fault> {
+    let greeted = oneshot::greet(launch::connect(socket)?).map_err(|refusal| refusal.fault(global))?;
+    let loaded = fault::load(global)?;
+    let prepared = match prepare(&loaded) {
+        Ok(prepared) => prepared,
+        Err(exit) => return Ok(exit),
+    };
+    let confined = confine(&oneshot::plan(needs, &greeted, &loaded, None)?)?;
+    warn_of(&confined);
+    let runtime = confined.runtime().map_err(|error| {
+        Fault::new(Exit::Internal, "runtime", format!("cannot start the runtime: {error}"))
+    })?;
+    let exit = runtime.block_on(async {
+        let (broker, connection) = Broker::start(greeted)?;
+        let work = command(prepared, broker);
+        Ok(attend_service(work, connection, ended).await)
+    });
+    runtime.shutdown_background();
+    exit
+}
+
+/// Runs the command until it ends, is told to, or the service's toolhost is gone. Then nothing can be done here any more,
+/// and the service manager starts us again once there is another.
+async fn attend_service(work: impl Future<Output = Exit>, mut connection: Connection, ended: Ended) -> Exit {
+    let mut endings = match Endings::listen() {
+        Ok(endings) => endings,
+        Err(error) => {
+            return Fault::new(Exit::Internal, "runtime", format!("cannot listen for signals: {error}"))
+                .report(false);
+        }
+    };
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            exit = &mut work => {
+                connection.close().await;
+                return exit;
+            }
+            () = endings.next() => match &ended {
+                Ended::AtOnce => leave(connection, Exit::Cancelled).await,
+                Ended::Told(tell) => {
+                    tell.send_replace(true);
+                }
+            },
+            why = connection.ended() => {
+                terminal::complain(&format!("the toolhost of the service is gone: {why}; ending to be started again"));
+                if let Ended::Told(tell) = &ended {
+                    // What runs has its answer by now: the calls were lost. What can be kept of the turns is kept.
+                    tell.send_replace(true);
+                    drop(timeout(LAST_TURNS, &mut work).await);
+                }
+                return Exit::TryAgain;
+            }
+        }
+    }
 }
 
 fn main_process<P>(

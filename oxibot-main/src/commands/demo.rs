@@ -92,7 +92,7 @@ fn inner(global: &Global, directory: &Path) -> Exit {
         global,
         &needs,
         |ready| {
-            let decoys = Decoys::found(directory, ready.supervisor());
+            let decoys = Decoys::found(directory, ready.supervisor().unwrap_or_default());
             match decoys
                 .and_then(|decoys| Ok((decoys, Decoys::open_port()?, ready.loaded.paths.state.clone())))
             {

@@ -12,17 +12,18 @@ use crate::channels::Channel;
 use crate::channels::admission::{Identity, People, people};
 use crate::channels::telegram::{self, Telegram};
 use crate::cli::{AgentArgs, Global};
-use crate::config::{ChannelState, Config, Loaded, WorkspaceScope};
+use crate::config::{ChannelState, Config, Environment, Loaded, WorkspaceScope};
 use crate::confine::Network;
 use crate::exit::Exit;
 use crate::gateway::{self, Door, Listener, Setup};
 use crate::launch::Purpose;
+use crate::notify::Notify;
 use crate::render::terminal;
 use crate::repl;
 use crate::store::lock_gateway;
 
 use super::agent::{self, Prepared};
-use super::conversation::{Ended, launcher, under_launcher};
+use super::conversation::{Ended, launcher, long_lived};
 use super::fault::Fault;
 use super::oneshot::{Needs, State};
 
@@ -34,11 +35,12 @@ struct Ready {
     setups: Vec<Setup>,
     listener: Option<Listener>,
     state: std::path::PathBuf,
+    notify: Notify,
 }
 
 /// Runs it, whichever process this is.
 pub(super) fn run(global: &Global) -> Exit {
-    if !global.launched {
+    if !global.launched && global.toolhost.is_none() {
         return launcher(global, false);
     }
     let needs = Needs {
@@ -50,8 +52,8 @@ pub(super) fn run(global: &Global) -> Exit {
         purpose: Purpose::LongLived,
     };
     let (tell, ending) = watch::channel(false);
-    under_launcher(global, &needs, prepare, Ended::Told(tell), async |ready, broker| {
-        let Ready { prepared, setups, listener, state } = ready;
+    long_lived(global, &needs, prepare, Ended::Told(tell), async |ready, broker| {
+        let Ready { prepared, setups, listener, state, notify } = ready;
         let _only_one = match lock_gateway(&state) {
             Ok(lock) => lock,
             Err(error) => {
@@ -63,7 +65,7 @@ pub(super) fn run(global: &Global) -> Exit {
             Ok(voice) => voice,
             Err(unready) => return unready.report(false),
         };
-        gateway::run(voice, setups, listener, ending).await
+        gateway::run(voice, setups, listener, notify, ending).await
     })
 }
 
@@ -89,7 +91,11 @@ fn prepare(loaded: &Loaded) -> Result<Ready, Exit> {
     } else {
         None
     };
-    Ok(Ready { prepared, setups, listener, state: loaded.paths.state.clone() })
+    let notify = Notify::of_service(&Environment::of_process()).map_err(|error| {
+        Fault::new(Exit::Failed, "service", format!("cannot reach the service manager: {error}"))
+            .report(false)
+    })?;
+    Ok(Ready { prepared, setups, listener, state: loaded.paths.state.clone(), notify })
 }
 
 fn no_message() -> AgentArgs {

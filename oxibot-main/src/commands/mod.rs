@@ -16,6 +16,7 @@ mod oneshot;
 mod progress;
 mod run;
 mod sandbox;
+mod service;
 mod setup;
 mod signals;
 mod stop;
@@ -73,7 +74,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return explain(&error).into(),
     };
-    dispatch(&cli.global, &cli.command).into()
+    dispatch(&service::chosen(&cli.global, &cli.command), &cli.command).into()
 }
 
 /// Help and version are answers, everything else is a wrong command line.

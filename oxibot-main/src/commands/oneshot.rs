@@ -13,7 +13,7 @@ use crate::cli::Global;
 use crate::config::{Environment, Loaded, Paths};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
-use crate::launch::{LaunchOptions, Purpose, SearchDoor, Started, Toolhost, start_toolhost};
+use crate::launch::{self, Host, LaunchOptions, Purpose, SearchDoor, Started, start_toolhost};
 use crate::render::{neutral, terminal};
 
 use super::fault::{self, Fault, warn_of};
@@ -51,13 +51,13 @@ pub struct Ready {
     pub greeted: Greeted,
     /// The configuration.
     pub loaded: Loaded,
-    toolhost: Toolhost,
+    toolhost: Host,
 }
 
 impl Ready {
-    /// Process id of the supervisor.
+    /// Process id of the supervisor, where it is ours.
     #[must_use]
-    pub fn supervisor(&self) -> u32 {
+    pub fn supervisor(&self) -> Option<u32> {
         self.toolhost.id()
     }
 }
@@ -94,6 +94,23 @@ pub fn with_toolhost<P>(
     exit
 }
 
+/// What there is once a toolhost was started or reached.
+struct Reached {
+    socket: UnixStream,
+    toolhost: Host,
+    search: Option<SearchDoor>,
+}
+
+/// The service's toolhost where that is spoken to, else one of our own.
+fn reach(global: &Global, options: &LaunchOptions) -> Result<Reached, Fault> {
+    if let Some(socket) = &global.toolhost {
+        let socket = launch::connect(socket)?;
+        return Ok(Reached { socket, toolhost: Host::Service, search: None });
+    }
+    let Started { socket, toolhost, search } = start_toolhost(options)?;
+    Ok(Reached { socket, toolhost: Host::Own(toolhost), search })
+}
+
 /// The toolhost first, then everything else.
 pub(super) fn start(global: &Global, needs: &Needs) -> Result<Ready, Fault> {
     let options = LaunchOptions {
@@ -101,7 +118,7 @@ pub(super) fn start(global: &Global, needs: &Needs) -> Result<Ready, Fault> {
         purpose: needs.purpose,
         ..launch_options(global, &needs.workspaces)?
     };
-    let Started { socket, toolhost, search } = start_toolhost(&options)?;
+    let Reached { socket, toolhost, search } = reach(global, &options)?;
     let greeted = match greet(socket) {
         Ok(greeted) => greeted,
         Err(refusal) => return Err(refusal.explain(global, toolhost)),
@@ -110,7 +127,7 @@ pub(super) fn start(global: &Global, needs: &Needs) -> Result<Ready, Fault> {
         Ok(loaded) => {
             // Only now there is a log: what it is to say is in the configuration.
             let hello = &greeted.hello;
-            tracing::info!(pid = toolhost.id(), build = %neutral::line(&hello.build, 40), "the toolhost runs");
+            tracing::info!(pid = ?toolhost.id(), build = %neutral::line(&hello.build, 40), "the toolhost runs");
             tracing::debug!(
                 level = hello.wall.level.name(),
                 landlock_abi = hello.wall.landlock_abi,
@@ -137,8 +154,8 @@ pub(super) fn leave_search(door: Option<SearchDoor>, loaded: &Loaded) {
 }
 
 /// As the start of every command, for one that reports what is wrong instead of ending.
-pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Toolhost), Fault> {
-    let Started { socket, toolhost, .. } = start_toolhost(&launch_options(global, &[])?)?;
+pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Host), Fault> {
+    let Reached { socket, toolhost, .. } = reach(global, &launch_options(global, &[])?)?;
     match greet(socket) {
         Ok(greeted) => Ok((greeted, toolhost)),
         Err(refusal) => Err(refusal.explain(global, toolhost)),
@@ -146,9 +163,11 @@ pub(super) fn start_for_doctor(global: &Global) -> Result<(Greeted, Toolhost), F
 }
 
 /// A toolhost that is there to be attacked.
-pub(super) fn start_for_attack(global: &Global) -> Result<(Greeted, Toolhost), Fault> {
+pub(super) fn start_for_attack(global: &Global) -> Result<(Greeted, Host), Fault> {
     let options = LaunchOptions { purpose: Purpose::Attack, ..launch_options(global, &[])? };
+    // Never a service's: that has calls of others.
     let Started { socket, toolhost, .. } = start_toolhost(&options)?;
+    let toolhost = Host::Own(toolhost);
     match greet(socket) {
         Ok(greeted) => Ok((greeted, toolhost)),
         Err(refusal) => Err(refusal.explain(global, toolhost)),
@@ -156,13 +175,15 @@ pub(super) fn start_for_attack(global: &Global) -> Result<(Greeted, Toolhost), F
 }
 
 /// A toolhost whose calls search for decoys, in a workspace made for that.
-pub(super) fn start_for_decoys(global: &Global, workspace: &Path) -> Result<(Greeted, Toolhost), Fault> {
+pub(super) fn start_for_decoys(global: &Global, workspace: &Path) -> Result<(Greeted, Host), Fault> {
     // The searches are what a policy would refuse: they have to reach the wall.
     let options = LaunchOptions {
         purpose: Purpose::Demonstration,
         ..launch_options(global, &[typed_directory(workspace)])?
     };
+    // Never a service's: that has calls of others.
     let Started { socket, toolhost, .. } = start_toolhost(&options)?;
+    let toolhost = Host::Own(toolhost);
     match greet(socket) {
         Ok(greeted) => Ok((greeted, toolhost)),
         Err(refusal) => Err(refusal.explain(global, toolhost)),
@@ -184,7 +205,7 @@ pub(super) struct Seen {
 pub(super) fn look(global: &Global) -> Result<Seen, Fault> {
     let mut options = launch_options(global, &[])?;
     let greet_and_go = |options: &LaunchOptions| {
-        let Started { socket, toolhost, .. } = start_toolhost(options)?;
+        let Reached { socket, toolhost, .. } = reach(global, options)?;
         match greet(socket) {
             Ok(greeted) => {
                 let hello = greeted.hello.clone();
@@ -198,7 +219,7 @@ pub(super) fn look(global: &Global) -> Result<Seen, Fault> {
         Ok((hello, lingers)) => return Ok(Seen { hello, refusal: None, lingers }),
         Err(fault) => fault,
     };
-    if refusal.kind != Fault::REFUSED || refusal.exit != Exit::Configuration {
+    if global.toolhost.is_some() || refusal.kind != Fault::REFUSED || refusal.exit != Exit::Configuration {
         return Err(refusal);
     }
     options.require = Some(Level::Reduced);
@@ -235,8 +256,8 @@ pub(super) fn greet(socket: UnixStream) -> Result<Greeted, Refusal> {
 
 impl Refusal {
     /// Waits for the end of the toolhost, whose status tells more, and says what it was.
-    fn explain(self, global: &Global, toolhost: Toolhost) -> Fault {
-        let status = toolhost.finish().ok().and_then(|status| status.code());
+    fn explain(self, global: &Global, toolhost: Host) -> Fault {
+        let status = toolhost.finish().ok().flatten().and_then(|status| status.code());
         let said = "the toolhost refused to start; it says why on standard error";
         match (self.0, status) {
             (BrokerError::Bye(reason), _) => Self(BrokerError::Bye(reason)).fault(global),
@@ -267,10 +288,10 @@ fn confined(
     needs: &Needs,
     greeted: Greeted,
     loaded: &Loaded,
-    toolhost: u32,
+    toolhost: Option<u32>,
     command: impl AsyncFnOnce(Broker) -> Exit,
 ) -> Result<Exit, Fault> {
-    let plan = plan(needs, &greeted, loaded, Some(toolhost))?;
+    let plan = plan(needs, &greeted, loaded, toolhost)?;
     let confined = confine(&plan)?;
     warn_of(&confined);
     tracing::debug!("this process is confined");
@@ -314,7 +335,7 @@ pub(super) fn plan(
     Ok(Plan { state, reread, network: needs.network, workspaces, toolhost })
 }
 
-fn finish(toolhost: Toolhost) {
+fn finish(toolhost: Host) {
     if let Err(error) = toolhost.finish() {
         terminal::complain(&format!("cannot see the toolhost end: {error}"));
     }

@@ -15,7 +15,7 @@ use crate::cli::{Global, OnboardArgs};
 use crate::config::{Environment, Loaded, ProviderConfig};
 use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
-use crate::launch::Toolhost;
+use crate::launch::Host;
 use crate::provider::{self, ConnectOptions, ProviderError, ProviderSettings};
 use crate::render::terminal;
 
@@ -40,7 +40,7 @@ fn set_up(
     global: &Global,
     args: &OnboardArgs,
     greeted: crate::broker::Greeted,
-    toolhost: &Toolhost,
+    toolhost: &Host,
 ) -> Result<Exit, Fault> {
     let loaded = fault::load(global)?;
     let confined = confine(&plan(&loaded, args, toolhost)?)?;
@@ -78,7 +78,7 @@ fn set_up(
     exit
 }
 
-fn plan(loaded: &Loaded, args: &OnboardArgs, toolhost: &Toolhost) -> Result<Plan, Fault> {
+fn plan(loaded: &Loaded, args: &OnboardArgs, toolhost: &Host) -> Result<Plan, Fault> {
     let unmakable = |error: std::io::Error| {
         let home = loaded.paths.home.display();
         Fault::new(Exit::Failed, "home", format!("cannot make {home}: {error}"))
@@ -92,7 +92,7 @@ fn plan(loaded: &Loaded, args: &OnboardArgs, toolhost: &Toolhost) -> Result<Plan
     let mut reread = loaded.secret_files.clone();
     reread.extend(args.import.as_deref().map(oneshot::typed_directory));
     let workspaces = Vec::new();
-    Ok(Plan { state, reread, network: Network::Connect, workspaces, toolhost: Some(toolhost.id()) })
+    Ok(Plan { state, reread, network: Network::Connect, workspaces, toolhost: toolhost.id() })
 }
 
 /// Tries a provider by asking for its models.

@@ -32,13 +32,14 @@ pub(super) fn run(global: &Global, args: &StopArgs) -> Exit {
         Ok(paths) => paths.home,
         Err(error) => return Fault::from(error).report(false),
     };
-    let marked = mark(&home, scope);
+    // A service's toolhost keeps its own mark, in a home that only it may write to.
+    let marked = if global.toolhost.is_some() { Ok(()) } else { mark(&home, scope) };
     if let Err(error) = &marked {
         let path = home.join("run/stop");
         terminal::complain(&format!("cannot change {}: {error}", path.display()));
     }
     let (mut reached, mut ended, mut failed) = (0_u32, 0_u32, 0_u32);
-    for socket in control::sockets(&home) {
+    for socket in control::sockets(global, &home) {
         match control::ask(&socket, &ToToolhost::Stop(scope), ToMain::into_stopped) {
             Ok(Some(stopped)) => {
                 reached = reached.saturating_add(1);
@@ -128,6 +129,7 @@ mod tests {
             home: Some(home.to_path_buf()),
             no_sandbox: 0,
             embedded: false,
+            toolhost: None,
             plain: true,
             log_file: None,
             verbose: 0,

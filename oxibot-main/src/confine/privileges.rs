@@ -27,7 +27,11 @@ pub(super) fn drop_all() -> Result<(), ConfineError> {
         caps::clear(None, CapSet::Bounding).map_err(ConfineError::step("empty the bounding set"))?;
     }
     for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-        caps::clear(None, set).map_err(ConfineError::step("empty the capability sets"))?;
+        // Where there is nothing to give up nothing is asked for: a service's unit refuses capset(2) to who needs it not.
+        let held = caps::read(None, set).map_err(ConfineError::step("read the capabilities"))?;
+        if !held.is_empty() {
+            caps::clear(None, set).map_err(ConfineError::step("empty the capability sets"))?;
+        }
     }
     prctl::set_no_new_privs().map_err(ConfineError::step("forbid new privileges"))
 }

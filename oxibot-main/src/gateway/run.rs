@@ -1,6 +1,7 @@
 //! All parts of the gateway, started together and ended in order: channels first, then turns, then what waits to be sent.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::{courier, hub, supervise};
 use crate::agent::runner::now_millis;
 use crate::channels::Channel;
 use crate::exit::Exit;
+use crate::notify::Notify;
 
 /// Messages that may wait for the hub; a channel that has more waits with its vendor.
 const ARRIVALS: usize = 64;
@@ -22,6 +24,8 @@ const ARRIVALS: usize = 64;
 const LAST_POST: Duration = Duration::from_secs(5);
 /// How long answered messages are kept, to recognise them when a vendor delivers them again. Telegram keeps updates a day.
 const KEPT_DAYS: i64 = 14;
+/// How long toolhost and store may take to answer before it counts as none.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Before a part that panicked is started again.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
 
@@ -44,6 +48,7 @@ pub async fn run(
     voice: Voice,
     setups: Vec<Setup>,
     listener: Option<Listener>,
+    notify: Notify,
     ending: watch::Receiver<bool>,
 ) -> Exit {
     let doors: BTreeMap<&'static str, Door> =
@@ -70,12 +75,16 @@ pub async fn run(
     if let Some(listener) = listener {
         sending.spawn(health::run(Arc::clone(&office), listener));
     }
+    let notify = Arc::new(notify);
+    sending.spawn(beat(Arc::clone(&office), Arc::clone(&notify)));
     let mut hub = tokio::spawn(hub::run(Arc::clone(&office), arrivals, ending.clone()));
     let mut ended = ending;
+    notify.ready(&format!("ready: {} channels", doors.len()));
     let early = tokio::select! {
         joined = &mut hub => Some(joined.is_ok()),
         () = hub::told_to_end(&mut ended) => None,
     };
+    notify.stopping();
     receiving.shutdown().await;
     let orderly = match early {
         Some(orderly) => orderly && *ended.borrow(),
@@ -84,6 +93,24 @@ pub async fn run(
     drop(timeout(LAST_POST, emptied(&office)).await);
     sending.shutdown().await;
     if orderly { Exit::Done } else { Exit::Internal }
+}
+
+/// Feeds the watchdog as long as a message could be answered: the runtime turns, the toolhost answers, the store can be
+/// read. That a vendor cannot be reached is not cured by a new start, and not asked.
+async fn beat(office: Arc<Office>, notify: Arc<Notify>) {
+    let Some(every) = notify.every() else { return pending().await };
+    let mut beats = interval(every);
+    loop {
+        beats.tick().await;
+        let toolhost = timeout(ANSWER, office.voice.broker.status()).await;
+        let store = timeout(ANSWER, office.store().run(|store| store.waiting())).await;
+        match (matches!(toolhost, Ok(Ok(_))), matches!(store, Ok(Ok(_)))) {
+            (true, true) => notify.alive(),
+            (toolhost, store) => {
+                tracing::warn!(target: "oxibot_main", toolhost, store, "no message could be answered: the watchdog is not fed");
+            }
+        }
+    }
 }
 
 /// A part that goes on for ever, and again after a panic: a fault in one channel must not end another.

@@ -95,7 +95,7 @@ pub(super) fn prepare() -> Result<Option<(Ends, Parts)>, LaunchError> {
         Ok(program) => program,
         // The web tools say that it is missing, and `doctor` says why.
         Err(LaunchError::NotFound { .. } | LaunchError::Untrusted { .. }) => return Ok(None),
-        Err(error @ LaunchError::System { .. }) => return Err(error),
+        Err(error @ (LaunchError::NotOurs { .. } | LaunchError::System { .. })) => return Err(error),
     };
     let (requests, their_requests) = pair()?;
     let (search, their_search) = pair()?;

@@ -10,6 +10,7 @@ mod control;
 mod facts;
 mod fetcher;
 mod launcher;
+mod service;
 mod toolhost;
 
 use std::io;
@@ -21,6 +22,7 @@ pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;
 pub use fetcher::{SearchDoor, search_service};
 pub use launcher::{join_launcher, launch};
+pub use service::{Host, connect};
 pub use toolhost::{LaunchOptions, Purpose, Started, Toolhost, start_toolhost};
 
 /// Something could not be started. Each variant says who could have caused it and what to do.
@@ -42,6 +44,14 @@ pub enum LaunchError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A service that serves somebody else.
+    #[error("cannot use the service behind {}: it serves user {user} only", socket.display())]
+    NotOurs {
+        /// Its socket.
+        socket: PathBuf,
+        /// Whom it serves.
+        user: String,
+    },
     /// The kernel refused.
     #[error("cannot {step}: {cause}")]
     System {
@@ -62,6 +72,9 @@ impl LaunchError {
             }
             Self::Untrusted { .. } => {
                 "give it to root or to yourself (chown) and take write permission from others (chmod go-w)"
+            }
+            Self::NotOurs { .. } => {
+                "run it as that user, `sudo -u oxibot oxibot ...`; `stop`, `approvals` and `audit` are for root"
             }
             Self::System { .. } => "see `oxibot doctor`",
         }

@@ -9,11 +9,14 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
 use super::key::AuditKey;
 use super::place;
@@ -37,6 +40,9 @@ enum Wish {
 
 pub(super) fn role(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Some((home, wish)) = parse(arguments) else { return ExitCode::from(USAGE) };
+    if let Err(why) = become_owner(&home) {
+        return ExitCode::from(complain(&why));
+    }
     let mut out = io::stdout().lock();
     let code = match wish {
         Wish::Export { follow, since } => match export(&home, follow, since, &mut out) {
@@ -57,6 +63,20 @@ pub(super) fn role(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
     };
     ExitCode::from(code)
+}
+
+/// Root reads the log of another user as that user: what lies there was written under its control, and a service's log is
+/// only of use to an administrator. Nobody else is let in by this.
+fn become_owner(home: &Path) -> Result<(), String> {
+    // A home that is not there holds no records, which is said later.
+    let Ok(metadata) = home.metadata() else { return Ok(()) };
+    if !geteuid().is_root() || metadata.uid() == 0 {
+        return Ok(());
+    }
+    let cannot = |errno: Errno| format!("cannot become user {}, whose log it is: {errno}", metadata.uid());
+    setgroups(&[]).map_err(cannot)?;
+    setgid(Gid::from_raw(metadata.gid())).map_err(cannot)?;
+    setuid(Uid::from_raw(metadata.uid())).map_err(cannot)
 }
 
 fn complain(why: &str) -> u8 {

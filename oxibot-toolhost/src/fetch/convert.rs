@@ -79,6 +79,14 @@ impl Converters {
         }
     }
 
+    /// Whether a converter is made and answers. While all of them are at work, which ends, that is taken for granted.
+    pub(crate) async fn works(&self) -> bool {
+        let Ok(_slot) = self.slots.try_acquire() else { return true };
+        let Ok(base) = Url::parse("http://localhost/") else { return false };
+        let answered = tokio::time::timeout(MAX_LIFE, self.ask("<p>is anybody there?</p>", &base)).await;
+        matches!(answered, Ok(Ok(_)))
+    }
+
     async fn ask(&self, html: &str, base: &Url) -> std::io::Result<Readable> {
         let (ours, theirs) = UnixStream::pair()?;
         sys::send(self.maker.as_fd(), b"c", &[theirs.as_fd()])?;

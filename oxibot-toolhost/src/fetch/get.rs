@@ -54,6 +54,11 @@ impl Getter {
         Self { converters, resolver, tls, cache, pace, network: Semaphore::new(MAX_AT_ONCE) }
     }
 
+    /// Whether pages can be turned into text: one is.
+    pub(crate) async fn converts(&self) -> bool {
+        self.converters.works().await
+    }
+
     /// Gets a page, or the page as it is kept.
     pub(crate) async fn get(&self, wanted: Wanted<'_>) -> Result<Rc<Page>, Trouble> {
         let target = judge_url(wanted.url, wanted.exceptions)?;

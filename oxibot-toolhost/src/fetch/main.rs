@@ -8,8 +8,9 @@
 //! Reading order: [`start`] (the fixed order of confinement), [`serve`] (requests in, answers out), [`get`] (a page,
 //! hop by hop), then one file a concern.
 //!
-//! Arguments: `--socket-fd N` (a connected packet socket to the supervisor) or, with `LISTEN_FDS`, a listening one;
-//! `--key-fd N` (where main leaves the search key); `--unconfined` with `--no-sandbox`.
+//! Arguments: `--socket-fd N` (a connected packet socket to the supervisor) or, with `LISTEN_FDS`, a listening
+//! one, over which the supervisor's socket is handed; `--key-fd N` (where main leaves the search key); `--unconfined` with
+//! `--no-sandbox`.
 #![forbid(unsafe_code)]
 
 mod start;

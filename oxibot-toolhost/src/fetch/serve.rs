@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 use oxibot_proto::codec::{self, Decoder};
 use oxibot_proto::web::{Exceptions, judge_url};
+use oxibot_toolhost::fetcher::unit;
+use oxibot_toolhost::notify::Notify;
+use oxibot_toolhost::sys;
 use oxibot_toolhost::wire::{FetchAnswer, FetchRequest, FetchResult, FetchWork};
 use tokio::io::Interest;
 use tokio::task::{AbortHandle, LocalSet};
@@ -52,7 +55,11 @@ pub(crate) struct Worker {
     served: Cell<u64>,
     in_flight: Cell<usize>,
     last: Cell<tokio::time::Instant>,
+    /// Connections that handed over what is served.
+    handed: RefCell<Vec<Rc<UnixConnection>>>,
 }
+
+type UnixConnection = tokio::net::UnixStream;
 
 impl Worker {
     pub(crate) fn new(
@@ -67,6 +74,7 @@ impl Worker {
             served: Cell::new(0),
             in_flight: Cell::new(0),
             last: Cell::new(tokio::time::Instant::now()),
+            handed: RefCell::default(),
         }
     }
 
@@ -112,53 +120,105 @@ fn exceptions(allow: &[String]) -> Result<Exceptions, Trouble> {
     Exceptions::parse(allow).map_err(|cause| Trouble::Failed(format!("web.allowPrivate: {cause}")))
 }
 
+/// How the worker is reached, and who watches over it.
+pub(crate) struct Reached {
+    pub(crate) socket: OwnedFd,
+    pub(crate) accept: Accept,
+    pub(crate) notify: Notify,
+}
+
 /// Serves until the socket is closed, or nobody asked for a while, or enough was served.
-pub(crate) async fn serve(
-    _confined: Confined,
-    socket: OwnedFd,
-    accept: Accept,
-    worker: Worker,
-) -> Result<(), String> {
+pub(crate) async fn serve(_confined: Confined, reached: Reached, worker: Worker) -> Result<(), String> {
+    let Reached { socket, accept, notify } = reached;
     let worker = Rc::new(worker);
     let local = LocalSet::new();
-    let idle = until_idle(worker.clone(), accept);
-    local
+    let served = local
         .run_until(async {
-            tokio::select! {
+            notify.ready("ready");
+            let beating = tokio::task::spawn_local(beat(notify, worker.clone()));
+            let served = tokio::select! {
                 served = async {
                     match accept {
                         Accept::Connected => serve_connection(connected(socket)?, worker.clone()).await,
                         Accept::Listening => listen(socket, worker.clone()).await,
                     }
                 } => served,
-                () = idle => Ok(()),
-            }
+                () = until_idle(worker.clone()) => Ok(()),
+            };
+            beating.abort();
+            served
         })
-        .await
-        .map_err(|error| format!("cannot use the socket: {error}"))
+        .await;
+    // Whoever handed us a socket learns that nothing was lost.
+    for peer in worker.handed.borrow().iter() {
+        let _ = peer.try_io(Interest::WRITABLE, || Ok(sys::send(peer.as_fd(), &[unit::ENDED], &[])?));
+    }
+    served.map_err(|error| format!("cannot use the socket: {error}"))
 }
 
-/// Returns once the worker should make room for another. A connection of the service stays: its other end reconnects to
-/// the same socket only when it has to.
-async fn until_idle(worker: Rc<Worker>, accept: Accept) {
+/// Feeds the watchdog as long as a page can be read: by one thread that turns and a converter that answers.
+async fn beat(mut notify: Notify, worker: Rc<Worker>) {
+    while let Some(due) = notify.due() {
+        tokio::time::sleep_until(due.into()).await;
+        let now = std::time::Instant::now();
+        if worker.getter.converts().await { notify.alive(now) } else { notify.missed(now) }
+    }
+}
+
+/// Returns once the worker should make room for another.
+async fn until_idle(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let spent = worker.served.get() >= MAX_SERVED;
-        let idle = accept == Accept::Connected && worker.last.get().elapsed() >= IDLE;
+        let idle = worker.last.get().elapsed() >= IDLE;
         if worker.in_flight.get() == 0 && (spent || idle) {
             return;
         }
     }
 }
 
+/// Each connection hands over the socket that is to be served, and lives as long as it is wanted. Who may connect is the
+/// kernel's to say, by the owner and mode of the socket: in the user namespace of its unit the worker knows nobody's name.
 async fn listen(socket: OwnedFd, worker: Rc<Worker>) -> std::io::Result<()> {
     let listener = std::os::unix::net::UnixListener::from(socket);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     loop {
         let (connection, _) = listener.accept().await?;
+        let connection = Rc::new(connection);
+        worker.handed.borrow_mut().push(connection.clone());
         let worker = worker.clone();
-        tokio::task::spawn_local(async move { serve_connection(connection, worker).await });
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                _ = serve_handed(&connection, worker.clone()) => {}
+                () = until_closed(&connection) => {}
+            }
+            worker.handed.borrow_mut().retain(|other| !Rc::ptr_eq(other, &connection));
+        });
+    }
+}
+
+async fn serve_handed(connection: &UnixConnection, worker: Rc<Worker>) -> std::io::Result<()> {
+    let mut byte = [0];
+    let (_, descriptors) = connection
+        .async_io(Interest::READABLE, || {
+            Ok(sys::receive(connection.as_fd(), &mut byte, MsgFlags::MSG_DONTWAIT)?)
+        })
+        .await?;
+    match (byte, descriptors.into_iter().next()) {
+        ([unit::SERVE], Some(socket)) => serve_connection(connected(socket)?, worker).await,
+        (_, _) => Err(std::io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The other end says nothing after its socket; that it ended is seen by the end of what can be read.
+async fn until_closed(connection: &UnixConnection) {
+    loop {
+        let ended = connection.ready(Interest::READABLE).await.map_or(true, |ready| ready.is_read_closed());
+        if ended {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use nix::sys::prctl;
+use oxibot_toolhost::notify::Notify;
 use oxibot_toolhost::sys;
 
 use crate::confine::{self, Wall};
@@ -58,9 +59,17 @@ fn work(options: &Options) -> Result<(), String> {
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
 
+    let notify = match options.accept {
+        serve::Accept::Listening => {
+            Notify::of_service().map_err(|error| format!("cannot reach the service manager: {error}"))?
+        }
+        serve::Accept::Connected => Notify::default(),
+    };
+
     let confined = confine::confine(options.wall).map_err(|error| error.to_string())?;
     let worker = serve::Worker::new(converters, resolver, Arc::new(tls), search);
-    runtime.block_on(serve::serve(confined, requests, options.accept, worker))
+    let reached = serve::Reached { socket: requests, accept: options.accept, notify };
+    runtime.block_on(serve::serve(confined, reached, worker))
 }
 
 fn inherited(number: i32) -> Result<OwnedFd, String> {

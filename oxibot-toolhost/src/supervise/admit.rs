@@ -29,8 +29,6 @@ const MAX_QUEUED: usize = 64;
 const MAX_ARGV: usize = 900 * 1024;
 /// Bytes of a claimed name that are kept.
 const MAX_CLAIM: usize = 256;
-/// File mode creation mask of a call.
-const UMASK: u32 = 0o022;
 /// Deadline of a file tool.
 const FILES_TIMEOUT: Duration = Duration::from_secs(60);
 /// Deadline of a web tool: the worker's own 30 s for the network, and what making text of a page may take.
@@ -325,7 +323,7 @@ impl Broker {
             environment,
             directory,
             limits: self.fixed.settings.limits,
-            umask: UMASK,
+            umask: self.fixed.umask,
             // Until it is launched nobody knows better.
             sockets: Sockets::search(),
         };

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::service::Names;
+
 /// Arguments of `oxibot-toolhost serve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Serve {
@@ -20,6 +22,17 @@ pub(crate) struct Serve {
     pub(crate) web: bool,
     /// Build the wall as if the kernel refused namespaces. Lowers what is reported with what is enforced.
     pub(crate) without_namespaces: bool,
+    /// A unit of its own: sockets are handed over by systemd, and this is who may connect.
+    pub(crate) service: Option<Service>,
+}
+
+/// What only a service is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Service {
+    /// Who may connect.
+    pub(crate) names: Names,
+    /// Socket of the fetch worker's unit, if there is to be a web.
+    pub(crate) fetch: Option<PathBuf>,
 }
 
 /// What a toolhost is started for.
@@ -46,6 +59,10 @@ pub(crate) enum ArgumentsError {
     NoSocket,
     #[error("cannot serve: --fetch-fd must be 1, and a socket")]
     FetchSocket,
+    #[error("cannot serve: {0} is not possible in a service")]
+    NotInService(&'static str),
+    #[error("cannot serve: {0} is only possible with --service")]
+    OnlyInService(&'static str),
 }
 
 /// Parses what follows `serve`.
@@ -58,8 +75,10 @@ pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<Ser
         purpose: Purpose::LongLived,
         web: false,
         without_namespaces: false,
+        service: None,
     };
     let mut socket = false;
+    let (mut service, mut main, mut administrators, mut fetch) = (false, None, None, None);
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let mut path =
@@ -85,10 +104,42 @@ pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<Ser
             Some("--attack") => parsed.purpose = Purpose::Attack,
             Some("--judge") => parsed.purpose = Purpose::Judge,
             Some("--without-namespaces") => parsed.without_namespaces = true,
+            Some("--service") => service = true,
+            Some("--main-user") => main = Some(name(path("--main-user")?)?),
+            Some("--admin-group") => administrators = Some(name(path("--admin-group")?)?),
+            Some("--fetch") => fetch = Some(path("--fetch")?),
             Some(_) | None => return Err(ArgumentsError::Unknown(argument)),
         }
     }
+    if service {
+        let forbidden = [
+            (socket, "--socket-fd"),
+            (parsed.web, "--fetch-fd"),
+            // A machine's service without its wall would be one edit of a unit away.
+            (parsed.no_sandbox > 0, "--no-sandbox"),
+            (parsed.purpose != Purpose::LongLived, "another purpose than to serve"),
+        ];
+        if let Some((_, what)) = forbidden.into_iter().find(|(given, _)| *given) {
+            return Err(ArgumentsError::NotInService(what));
+        }
+        let main = main.ok_or(ArgumentsError::Missing("--main-user"))?;
+        let administrators = administrators.ok_or(ArgumentsError::Missing("--admin-group"))?;
+        parsed.service = Some(Service { names: Names { main, administrators }, fetch });
+        return Ok(parsed);
+    }
+    let alone = [
+        (main.is_some(), "--main-user"),
+        (administrators.is_some(), "--admin-group"),
+        (fetch.is_some(), "--fetch"),
+    ];
+    if let Some((_, what)) = alone.into_iter().find(|(given, _)| *given) {
+        return Err(ArgumentsError::OnlyInService(what));
+    }
     if socket { Ok(parsed) } else { Err(ArgumentsError::NoSocket) }
+}
+
+fn name(value: PathBuf) -> Result<String, ArgumentsError> {
+    value.into_os_string().into_string().map_err(ArgumentsError::Unknown)
 }
 
 /// Parses what follows `settings`: the file to read, if any.
@@ -131,6 +182,23 @@ mod tests {
         {
             assert_eq!(serve(words(&format!("--socket-fd 0 {text}"))).unwrap().purpose, purpose);
         }
+    }
+
+    #[test]
+    fn service_says_who_may_connect_and_never_goes_without_its_wall() {
+        let whole = "--service --main-user a --admin-group b --fetch /f --config /c --home /h";
+        let service = serve(words(whole)).unwrap().service.unwrap();
+        assert_eq!(service.names, Names { main: "a".into(), administrators: "b".into() });
+        assert_eq!(service.fetch, Some(PathBuf::from("/f")));
+        for (more, why) in [
+            ("--no-sandbox", ArgumentsError::NotInService("--no-sandbox")),
+            ("--socket-fd 0", ArgumentsError::NotInService("--socket-fd")),
+            ("--attack", ArgumentsError::NotInService("another purpose than to serve")),
+        ] {
+            assert_eq!(serve(words(&format!("{whole} {more}"))), Err(why));
+        }
+        assert_eq!(serve(words("--service --admin-group b")), Err(ArgumentsError::Missing("--main-user")));
+        assert_eq!(serve(words("--socket-fd 0 --fetch /f")), Err(ArgumentsError::OnlyInService("--fetch")));
     }
 
     #[test]

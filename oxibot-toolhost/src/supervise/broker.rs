@@ -22,6 +22,7 @@ use super::audit::Audit;
 use super::battery::Battery;
 use super::calls::Call;
 use super::control::{ControlSocket, StopSwitch};
+use super::door::{Door, Knock};
 use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
 use super::log;
@@ -32,10 +33,13 @@ use super::sockets::Listing;
 use super::transfer::Transfer;
 use super::web::Web;
 use crate::idle::Idle;
+use crate::notify::Notify;
 use crate::wall::Nursery;
 
 /// Connections at once, main's included.
 const MAX_LINKS: usize = 16;
+/// Of these, kept for a person who wants to stop what runs.
+const KEPT_LINKS: usize = 2;
 /// A control connection lives this long at most: it asks one thing.
 const CONTROL_LIFE: Duration = Duration::from_secs(60);
 /// Time for the last frames of a connection that is closing.
@@ -58,6 +62,8 @@ pub(crate) struct Fixed {
     pub(crate) redactor: Redactor,
     /// Attacks profiles that are first used later. `None` without a wall.
     pub(crate) battery: Option<Battery>,
+    /// File mode creation mask of a call.
+    pub(crate) umask: u32,
     /// Started to judge calls: it runs none.
     pub(crate) only_judges: bool,
     /// Begins every call id: start time and process id, in hex.
@@ -87,6 +93,11 @@ pub(crate) struct Broker {
     pub(crate) web: Web,
     pub(crate) buffer: Vec<u8>,
     pub(crate) control: Option<ControlSocket>,
+    /// Where main connects, in a service: it comes and goes, and we stay.
+    door: Option<Door>,
+    /// Processes behind connections that came through it.
+    callers: BTreeMap<u64, i32>,
+    pub(crate) notify: Notify,
     /// Targets of a toolhost that was started to be attacked.
     pub(crate) range: Option<Range>,
     signals: SignalFd,
@@ -116,6 +127,7 @@ enum Owner {
     Signals,
     Nursery,
     Control,
+    Door,
     Link(u64),
     Zygote(usize),
     Init(usize, usize),
@@ -128,13 +140,23 @@ enum Owner {
     Way(u64),
 }
 
+/// Who is served.
+#[derive(Debug)]
+pub(crate) enum Served {
+    /// One main, whose end is ours.
+    One(OwnedFd),
+    /// Whoever comes through this door.
+    Door(Door),
+}
+
 /// Parts a broker is made of.
 pub(crate) struct Parts {
     pub(crate) fixed: Fixed,
     pub(crate) nursery: Nursery,
     pub(crate) reader: Reader,
     pub(crate) places: Vec<Place>,
-    pub(crate) main: OwnedFd,
+    pub(crate) served: Served,
+    pub(crate) notify: Notify,
     pub(crate) web: Web,
     pub(crate) audit: Audit,
     pub(crate) stop: StopSwitch,
@@ -155,7 +177,8 @@ impl Broker {
             nursery,
             reader,
             places,
-            main,
+            served,
+            notify,
             web,
             audit,
             stop,
@@ -167,6 +190,10 @@ impl Broker {
             senders,
             random,
         } = parts;
+        let (main, door) = match served {
+            Served::One(main) => (Some(main), None),
+            Served::Door(door) => (None, Some(door)),
+        };
         let mut broker = Self {
             fixed,
             places,
@@ -185,6 +212,9 @@ impl Broker {
             web,
             buffer: vec![0; BUFFER],
             control,
+            door,
+            callers: BTreeMap::new(),
+            notify,
             range,
             signals,
             link_ends: BTreeMap::new(),
@@ -194,7 +224,11 @@ impl Broker {
             reader,
             nursery,
         };
-        broker.open_link(main, Rights::All);
+        match main {
+            Some(main) => drop(broker.open_link(main, Rights::All)),
+            // Nobody has the key whose end is ours.
+            None => broker.next_key = MAIN + 1,
+        }
         broker
     }
 
@@ -207,6 +241,8 @@ impl Broker {
 
     /// Serves until main's connection ends or a signal asks to end. Every call is ended then.
     pub(crate) fn serve(mut self) -> Result<(), Fatal> {
+        // Everything was proven before we came to be.
+        self.notify.ready(&format!("ready: level {}, self-attack held", self.fixed.wall.level.name()));
         let result = loop {
             self.settle(Instant::now());
             if self.ending {
@@ -264,6 +300,11 @@ impl Broker {
             && self.links.len() < MAX_LINKS
         {
             add(control.fd(), read, Owner::Control);
+        }
+        if let Some(door) = &self.door
+            && self.links.len() < MAX_LINKS - KEPT_LINKS
+        {
+            add(door.fd(), read, Owner::Door);
         }
         for (key, link) in &self.links {
             let mut flags = PollFlags::empty();
@@ -323,9 +364,22 @@ impl Broker {
             }
             Owner::Nursery => return Err(Fatal::Nursery),
             Owner::Control => {
-                if let Some(socket) = self.control.as_ref().and_then(ControlSocket::accept) {
+                let knock = self.control.as_ref().map(ControlSocket::accept);
+                if let Some((socket, process)) = self.admitted(knock, now) {
+                    // A person's word, which main's must not pass for, even where main's user has no name here.
+                    if self.callers.values().any(|caller| *caller == process) {
+                        self.log
+                            .line("a connection of main to the socket for administrators was refused", now);
+                        return Ok(());
+                    }
                     let key = self.open_link(socket, Rights::Control);
                     self.link_ends.insert(key, now + CONTROL_LIFE);
+                }
+            }
+            Owner::Door => {
+                if let Some((socket, process)) = self.admitted(self.door.as_ref().map(Door::accept), now) {
+                    let key = self.open_link(socket, Rights::All);
+                    self.callers.insert(key, process);
                 }
             }
             Owner::Link(key) => self.link_ready(key, flags, now),
@@ -359,6 +413,17 @@ impl Broker {
             Owner::Way(key) => self.way_talks(key, now),
         }
         Ok(())
+    }
+
+    fn admitted(&mut self, knock: Option<Knock>, now: Instant) -> Option<(OwnedFd, i32)> {
+        match knock? {
+            Knock::Admitted(socket, process) => Some((socket, process)),
+            Knock::Refused(user) => {
+                self.log.line(&format!("a connection of user {user} was refused"), now);
+                None
+            }
+            Knock::Nobody => None,
+        }
     }
 
     fn open_link(&mut self, socket: OwnedFd, rights: Rights) -> u64 {
@@ -441,6 +506,7 @@ impl Broker {
 
     fn drop_link(&mut self, key: u64, now: Instant) {
         self.links.remove(&key);
+        self.callers.remove(&key);
         self.approvals.forget(key);
         self.link_ends.remove(&key);
         self.abandon_calls(key, now);
@@ -486,6 +552,7 @@ impl Broker {
             .chain(idle)
             .chain(patient)
             .chain(self.audit.due())
+            .chain(self.notify.due())
             .min()
     }
 
@@ -497,8 +564,26 @@ impl Broker {
         }
         self.obey_stop(now);
         self.tick_calls(now);
+        if self.notify.due().is_some_and(|due| now >= due) {
+            self.feed_the_watchdog(now);
+        }
         if let Err(error) = self.audit.tick(now) {
             self.log.line(&error.to_string(), now);
+        }
+    }
+
+    /// Only while calls are possible: the zygote of the default workspace has made an init since it was last asked. The
+    /// loop turning says that we live; that the processes below us do, only a process made by them says.
+    fn feed_the_watchdog(&mut self, now: Instant) {
+        let Self { places, nursery, fixed, .. } = self;
+        let Some(place) = places.first_mut() else { return };
+        match place.beat(nursery, fixed.require, fixed.battery.as_ref(), now) {
+            Ok(true) => self.notify.alive(now),
+            Ok(false) => self.notify.missed(now),
+            Err(fault) => {
+                self.log.line(&format!("no call is possible: {fault}"), now);
+                self.notify.missed(now);
+            }
         }
     }
 }

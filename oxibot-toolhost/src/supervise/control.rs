@@ -4,16 +4,16 @@
 //! shares the home. Whoever cannot tell whether it is there refuses.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{Mode, fstatat, umask};
-use nix::unistd::{Uid, UnlinkatFlags, geteuid, unlinkat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::door::{Admitted, Door, Knock};
 use super::workspace;
 
 /// Name of the stop file in `run/`.
@@ -100,12 +100,12 @@ impl StopSwitch {
     }
 }
 
-/// The listening socket `run/<pid>.sock`.
+/// The socket for `status`, `stop` and approvals: `run/<pid>.sock`, or one that systemd made.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
-    listener: UnixListener,
-    run: File,
-    name: String,
+    door: Door,
+    /// What we made ourselves and remove at the end.
+    made: Option<(File, String)>,
 }
 
 /// `run/` of a home, private, and its path.
@@ -126,35 +126,29 @@ impl ControlSocket {
         umask(before);
         let listener = bound?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, run: run.try_clone()?, name })
+        Ok(Self { door: Door::new(listener, Admitted::Ourselves), made: Some((run.try_clone()?, name)) })
+    }
+
+    /// One that a service manager made, and keeps.
+    pub(crate) fn handed(door: Door) -> Self {
+        Self { door, made: None }
     }
 
     /// For poll.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+        self.door.fd()
     }
 
-    /// A connection of the same user or of root; others are closed without a word.
-    pub(crate) fn accept(&self) -> Option<OwnedFd> {
-        let socket = accept(&self.listener)?;
-        let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
-        let uid = Uid::from_raw(peer.uid());
-        (uid == geteuid() || uid.is_root()).then_some(socket)
+    /// A connection of somebody who may; others are closed without a word.
+    pub(crate) fn accept(&self) -> Knock {
+        self.door.accept()
     }
 
-    /// Removes the name. Does not block.
+    /// Removes the name we made. Does not block.
     pub(crate) fn remove(&self) {
-        // It may have been removed with the home.
-        let _ = unlinkat(&self.run, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
-    }
-}
-
-fn accept(listener: &UnixListener) -> Option<OwnedFd> {
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => return Some(OwnedFd::from(stream)),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
+        if let Some((run, name)) = &self.made {
+            // It may have been removed with the home.
+            let _ = unlinkat(run, name.as_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
 }
@@ -207,9 +201,9 @@ mod tests {
         assert!(!path.join("1.sock").exists());
         let name = path.join(format!("{}.sock", std::process::id()));
         assert_eq!(name.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(control.accept().is_none());
+        assert!(matches!(control.accept(), Knock::Nobody));
         let _peer = UnixStream::connect(&name).unwrap();
-        assert!(control.accept().is_some());
+        assert!(matches!(control.accept(), Knock::Admitted(..)));
         control.remove();
         assert!(!name.exists());
     }

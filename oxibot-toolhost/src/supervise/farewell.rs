@@ -17,6 +17,7 @@ impl Broker {
     /// Ends every call, tells who still listens, and leaves nothing behind.
     pub(crate) fn end_everything(&mut self) {
         let start = Instant::now();
+        self.notify.stopping();
         for call in self.calls.values() {
             if let Some(process) = call.process() {
                 process.kill();

@@ -81,6 +81,8 @@ pub(crate) struct Place {
     retired: Vec<Zygote>,
     last_used: Instant,
     cool_until: Option<Instant>,
+    /// An init was made since the last beat.
+    made: bool,
 }
 
 impl Place {
@@ -100,7 +102,30 @@ impl Place {
             retired: Vec::new(),
             last_used: now,
             cool_until: None,
+            made: true,
         }
+    }
+
+    /// Whether this place can still make what calls need, found out by having it made: an init was made since the last
+    /// time, and by asking for another one the question is put again. The oldest that waits makes room for it. The zygote
+    /// stays, started if it ended. Blocks as [`Self::ensure`].
+    pub(crate) fn beat(
+        &mut self,
+        nursery: &mut Nursery,
+        require: Level,
+        battery: Option<&Battery>,
+        now: Instant,
+    ) -> Result<bool, WallFault> {
+        self.used(now);
+        self.ensure(nursery, require, battery)?;
+        let beats = std::mem::take(&mut self.made);
+        if self.ready.len() >= POOL {
+            self.drop_ready(0);
+        }
+        if !self.asked.contains(&Asked::Init) {
+            self.ask(Asked::Init)?;
+        }
+        Ok(beats)
     }
 
     /// Level that holds for calls here.
@@ -250,6 +275,7 @@ impl Place {
                 Ok(None) => break,
                 Ok(Some(ZygoteEvent::Init(init))) => {
                     self.expect(|asked| *asked == Asked::Init);
+                    self.made = true;
                     self.ready.push_back(init);
                 }
                 Ok(Some(ZygoteEvent::Files(worker))) => match self.expect(|a| matches!(a, Asked::Files(_))) {

@@ -63,6 +63,11 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
+    /// None: each call searches.
+    pub(crate) fn none() -> Self {
+        Self { socket: None, buffer: Vec::new() }
+    }
+
     /// Opens it, before the supervisor shuts itself in. Where it cannot be had each call searches.
     pub(crate) fn open() -> Self {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

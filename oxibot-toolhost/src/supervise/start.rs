@@ -18,10 +18,10 @@ use oxibot_proto::redact::Redactor;
 use oxibot_proto::settings::{Audit as AuditSettings, ToolhostSettings};
 
 use super::approvals::Approvals;
-use super::arguments::{self, ArgumentsError, Purpose, Serve};
+use super::arguments::{self, ArgumentsError, Purpose, Serve, Service};
 use super::audit::{Audit, SelfAttack, Unwritable};
 use super::battery::Unproven;
-use super::broker::{Broker, Fatal, Fixed, Parts};
+use super::broker::{Broker, Fatal, Fixed, Parts, Served};
 use super::confine::{self, Unconfined};
 use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
@@ -30,15 +30,21 @@ use super::prove::Proof;
 use super::reader::Reader;
 use super::recorded::digest_of_parts;
 use super::senders::Senders;
+use super::service::{self, NoService};
 use super::settings::{self, SettingsError};
 use super::sockets::Listing;
 use super::web::Web;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
 use super::{log, process, prove};
-use crate::sys;
-use crate::wall::{Nursery, SCOPES_ABI};
+use crate::notify::Notify;
+use crate::wall::{Members, Nursery, SCOPES_ABI};
 use crate::wire::{Obtained, WallFault, Wanted};
+use crate::{fetcher, sys};
 
+/// What a call makes is for its group too in a service, where administrators share the workspace, and for nobody else.
+const SERVICE_UMASK: u32 = 0o007;
+/// The same elsewhere: readable as what a person makes.
+const UMASK: u32 = 0o022;
 /// Exit status for a configuration that cannot be served.
 const CONFIGURATION: u8 = 78;
 
@@ -47,6 +53,8 @@ const CONFIGURATION: u8 = 78;
 pub(crate) enum StartError {
     #[error(transparent)]
     Arguments(#[from] ArgumentsError),
+    #[error(transparent)]
+    Service(#[from] NoService),
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
@@ -81,7 +89,8 @@ impl StartError {
     pub(crate) fn status(&self) -> u8 {
         match self {
             Self::Arguments(_) => 2,
-            Self::Settings(_)
+            Self::Service(_)
+            | Self::Settings(_)
             | Self::Workspace(_)
             | Self::TooManyWorkspaces(_)
             | Self::RootWithoutSandbox
@@ -111,14 +120,47 @@ impl<E: Into<StartError>> From<E> for Failed {
     }
 }
 
-/// Everything from the first instruction to the end of main's connection.
+/// Everything from the first instruction to the end of main's connection, or of the service.
 pub(crate) fn serve(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failed> {
     let arguments = arguments::serve(arguments)?;
+    if let Some(service) = arguments.service.clone() {
+        return Ok(serve_as_service(arguments, &service)?);
+    }
     let (main, web) = take_descriptors(arguments.web)?;
     let telling = main.try_clone().map_err(prepare("keep main's socket"))?;
-    let broker =
-        begin(arguments, main, web).map_err(|error| Failed { told: tell(telling, &error), error })?;
+    let ways = Ways { served: Served::One(main), control: None, web, notify: Notify::default() };
+    let broker = begin(arguments, ways).map_err(|error| Failed { told: tell(telling, &error), error })?;
     Ok(broker.serve()?)
+}
+
+/// As a unit of its own. Whoever connects before it is ready waits in its socket, which is systemd's.
+fn serve_as_service(arguments: Serve, service: &Service) -> Result<(), StartError> {
+    let doors = service::take(&service.names)?;
+    service::silence()?;
+    let notify = Notify::of_service().map_err(prepare("reach the service manager"))?;
+    let web = match &service.fetch {
+        Some(socket) => {
+            Some(fetcher::unit::start(socket).map_err(prepare("start what reaches the fetch worker"))?)
+        }
+        None => None,
+    };
+    notify.status("building the wall and attacking it");
+    let ways = Ways {
+        served: Served::Door(doors.calls),
+        control: Some(ControlSocket::handed(doors.control)),
+        web,
+        notify,
+    };
+    Ok(begin(arguments, ways)?.serve()?)
+}
+
+/// How others reach us, and we them.
+struct Ways {
+    served: Served,
+    /// Made by a service manager; else one is made in the home.
+    control: Option<ControlSocket>,
+    web: Option<OwnedFd>,
+    notify: Notify,
 }
 
 /// Tells main why it is not served. `false` when it is gone: then standard error has to do.
@@ -132,7 +174,8 @@ fn tell(main: OwnedFd, error: &StartError) -> bool {
 }
 
 /// Everything before the first message.
-fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker, StartError> {
+fn begin(arguments: Serve, ways: Ways) -> Result<Broker, StartError> {
+    let Ways { served, control, web, notify } = ways;
     // Started by descriptor, so the kernel has no better name than its number.
     let _ = nix::sys::prctl::set_name(c"oxibot-toolhost");
     // Ctrl-C in main's terminal cancels a call; it must not end the broker. EPERM: already a session of its own.
@@ -140,7 +183,8 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     let wanted = wanted(&arguments)?;
 
     // The nursery first, so that it never holds anything that follows.
-    let mut nursery = Nursery::start()?;
+    let members = if arguments.service.is_some() { Members::OnlyUs } else { Members::Unknown };
+    let mut nursery = Nursery::start(members)?;
     // Where a command comes at once, a reader is made beside everything else; a conversation may wait for long before its
     // first, and a reader that waits costs megabytes. Without one commands are blocked, each saying why.
     let reader = match arguments.purpose {
@@ -185,7 +229,8 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     // What is still needed is opened now; afterwards there is no way to open anything.
     let name = start_name();
     let signals = signals()?;
-    let mut open = Opened::at(around.home.as_deref(), &name, &settings.audit)?;
+    let in_service = control.is_some();
+    let mut open = Opened::at(around.home.as_deref(), &name, &settings.audit, control)?;
     let redactor = Redactor::load().map_err(prepare("use the shapes of keys"))?;
     open.audit.redact_with(&redactor);
     // The attackers' targets are among what was opened, and some have to be made: not possible once shut in.
@@ -199,7 +244,9 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     let random = File::open("/dev/urandom").map_err(prepare("open /dev/urandom"))?;
     let senders = Senders::open(around.home.as_deref(), settings.limits.senders)
         .map_err(prepare("open the count of calls"))?;
+    let umask = if in_service { SERVICE_UMASK } else { UMASK };
     let fixed = Fixed {
+        umask,
         machine: Machine::look(),
         redactor,
         null: process::null().map_err(prepare("open /dev/null"))?,
@@ -210,7 +257,8 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
         id_prefix: name,
         wall,
     };
-    let listing = Listing::open();
+    // The unit has a network of its own, in which the kernel's list shows nothing of the host: then each call searches.
+    let listing = if in_service { Listing::none() } else { Listing::open() };
     confine::confine(open.run.as_ref(), open.audit.rotated())?;
     open.audit.start(fixed.wall.level, fixed.wall.proven, &fixed.wall.protections)?;
 
@@ -223,7 +271,8 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
         nursery,
         reader,
         places,
-        main,
+        served,
+        notify,
         web,
         audit,
         stop,
@@ -438,16 +487,23 @@ struct Opened {
 }
 
 impl Opened {
-    fn at(home: Option<&Path>, name: &str, audit: &AuditSettings) -> Result<Self, StartError> {
+    fn at(
+        home: Option<&Path>,
+        name: &str,
+        audit: &AuditSettings,
+        handed: Option<ControlSocket>,
+    ) -> Result<Self, StartError> {
         let Some(home) = home else {
-            return Ok(Self { audit: Audit::none(), run: None, home: None, control: None });
+            return Ok(Self { audit: Audit::none(), run: None, home: None, control: handed });
         };
         let audit = Audit::open(home, name, audit).map_err(prepare("open the audit log"))?;
         let (run, path) = control::open_run(home).map_err(prepare("open the run directory"))?;
         // Without it one stop reaches us late, by the file; that is no reason not to serve.
-        let control = ControlSocket::bind(&run, &path)
-            .inspect_err(|error| log::always(&format!("cannot offer {}: {error}", path.display())))
-            .ok();
+        let control = handed.or_else(|| {
+            ControlSocket::bind(&run, &path)
+                .inspect_err(|error| log::always(&format!("cannot offer {}: {error}", path.display())))
+                .ok()
+        });
         let directory = File::open(home).map_err(prepare("open the home directory"))?;
         Ok(Self { audit, run: Some(run), home: Some(directory), control })
     }
@@ -508,6 +564,7 @@ mod tests {
             purpose: Purpose::LongLived,
             web: false,
             without_namespaces: false,
+            service: None,
         };
         assert_eq!(wanted(&arguments(1)).is_err(), geteuid().is_root());
         assert_eq!(wanted(&arguments(2)).unwrap(), Wanted::Off);

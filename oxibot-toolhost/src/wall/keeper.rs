@@ -4,6 +4,7 @@
 //! it and removes cgroups and directories of this run. The nursery in turn ends when this process does, so that the
 //! death of any one of them leaves nothing.
 
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -18,8 +19,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid};
 
 use super::cgroup::Remains;
-use super::fault::Step;
-use super::nursery::{NURSERY_TIME_MS, sanitise};
+use super::fault::{Step, fault};
+use super::nursery::{NURSERY_TIME_MS, UNIT, sanitise};
 use super::{attack, family, session, zygote};
 use crate::sys::{self, Cloned};
 use crate::wire::WallFault;
@@ -31,16 +32,18 @@ const END_TIME: Duration = Duration::from_secs(3);
 /// Between two tries to remove what is still in use: a killed process leaves its cgroup a moment after its end.
 const AGAIN: Duration = Duration::from_millis(2);
 
-/// Entry point of the role `keeper`: fd 0 is the supervisor's socket, which is the nursery's.
+/// Entry point of the role `keeper`: fd 0 is the supervisor's socket, which is the nursery's. With `--unit` the cgroup we
+/// are in holds nobody else, as that of a service does.
 #[must_use]
-pub fn keeper_role() -> ExitCode {
-    match keep() {
+pub fn keeper_role(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let unit = arguments.any(|argument| argument == UNIT);
+    match keep(unit) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn keep() -> Result<(), WallFault> {
+fn keep(unit: bool) -> Result<(), WallFault> {
     let socket = sanitise()?;
     nix::sys::prctl::set_name(c"oxibot-keeper").step("name the keeper")?;
     nix::sys::prctl::set_dumpable(false).step("make the keeper undumpable")?;
@@ -53,10 +56,15 @@ fn keep() -> Result<(), WallFault> {
     let prefix = session::prefix(getpid())?;
     // Before the nursery may move us: names are looked for where the run began.
     let remains = Remains::of(&prefix);
+    // Told to the nursery, because where `/proc` hides processes it could not find out: this one shows nobody its own.
+    let named =
+        CString::new(prefix.as_str()).map_err(|_| fault("name what a run makes", "it holds a NUL"))?;
+    let mut told = vec![named.as_c_str()];
+    told.extend(unit.then_some(c"--unit"));
     let program = open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .step("open our own binary")?;
     let (nursery, pidfd) = match sys::clone_process(0).step("start the nursery")? {
-        Cloned::Child => zygote::become_role(program.as_fd(), socket.as_fd(), c"nursery"),
+        Cloned::Child => zygote::become_role(program.as_fd(), socket.as_fd(), c"nursery", &told),
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     keep_rights()?;

@@ -44,6 +44,7 @@ mod view;
 mod zygote;
 
 pub use crate::wire::WallFault;
+pub use cgroup::Members;
 pub use facts::view as facts;
 pub(crate) use fault::Step;
 pub use handle::{FilesWorker, ReadyInit, RunningInit, Zygote, ZygoteEvent};

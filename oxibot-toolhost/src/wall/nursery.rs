@@ -3,7 +3,7 @@
 //! Landlock forbids mounts for ever, and the supervisor puts itself under Landlock; so it starts this first. The
 //! nursery reads only [`Order`]s, which the supervisor computed from configuration.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -18,7 +18,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-use super::cgroup::{Place, Remains};
+use super::cgroup::{Members, Place, Remains};
 use super::channel::{Channel, Received, pair, send_message};
 use super::fault::{Step, fault};
 use super::handle::Zygote;
@@ -28,6 +28,9 @@ use super::{family, session, zygote};
 use crate::idle::Idle;
 use crate::sys::{self, Cloned};
 use crate::wire::{EgressOrder, Profile, WallFault, Wanted};
+
+/// Argument of keeper and nursery in a unit of their own.
+pub(super) const UNIT: &str = "--unit";
 
 /// Longest a zygote may take to be ready, in milliseconds. Prevents a hung mount from hanging the supervisor.
 const READY_TIMEOUT_MS: u16 = 10_000;
@@ -62,8 +65,8 @@ impl Nursery {
     ///
     /// # Errors
     /// When the binary cannot be opened or started.
-    pub fn start() -> Result<Nursery, WallFault> {
-        Self::start_with(Path::new("/proc/self/exe"))
+    pub fn start(members: Members) -> Result<Nursery, WallFault> {
+        Self::start_from(Path::new("/proc/self/exe"), members)
     }
 
     /// As [`Nursery::start`], from another binary that has the `nursery` role. Tests use it.
@@ -71,6 +74,10 @@ impl Nursery {
     /// # Errors
     /// As [`Nursery::start`].
     pub fn start_with(binary: &Path) -> Result<Nursery, WallFault> {
+        Self::start_from(binary, Members::Unknown)
+    }
+
+    fn start_from(binary: &Path, members: Members) -> Result<Nursery, WallFault> {
         let program = open(binary, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
             .step_on("open our own binary", binary.display())?;
         let (ours, theirs) = pair()?;
@@ -79,6 +86,7 @@ impl Nursery {
         let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
             .arg0("oxibot-toolhost")
             .arg("keeper")
+            .args((members == Members::OnlyUs).then_some(UNIT))
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
@@ -251,10 +259,15 @@ const AGAIN: Duration = Duration::from_millis(2);
 /// Longest that is tried at the end. The keeper goes on after that.
 const REMOVE_TIME: Duration = Duration::from_millis(400);
 
-/// Entry point of the role `nursery`: fd 0 is the supervisor's socket.
+/// Entry point of the role `nursery`: fd 0 is the supervisor's socket. Arguments, from the keeper: what names of this run
+/// begin with, and `--unit` as for the keeper.
 #[must_use]
-pub fn nursery_role() -> ExitCode {
-    match nurse() {
+pub fn nursery_role(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments;
+    let session = arguments.next().and_then(|name| name.into_string().ok());
+    let members = if arguments.any(|argument| argument == UNIT) { Members::OnlyUs } else { Members::Unknown };
+    let Some(session) = session else { return ExitCode::FAILURE };
+    match nurse(&session, members) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -271,7 +284,7 @@ struct Child {
 
 /// The nursery has no parent-death signal: on the end of its socket or of its keeper it lets its zygotes tidy up, then
 /// ends what is left.
-fn nurse() -> Result<(), WallFault> {
+fn nurse(session: &str, members: Members) -> Result<(), WallFault> {
     let socket = sanitise()?;
     nix::sys::prctl::set_name(c"oxibot-nursery").step("name the nursery")?;
     nix::sys::prctl::set_dumpable(false).step("make the nursery undumpable")?;
@@ -284,11 +297,10 @@ fn nurse() -> Result<(), WallFault> {
     nix::sys::prctl::set_child_subreaper(true).step("adopt orphans")?;
     let program = open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .step("open our own binary")?;
-    let session = session::prefix(parent)?;
-    let remains = Remains::of(&session);
+    let remains = Remains::of(session);
     remains.remove_stale();
     session::remove_stale_private();
-    let place = Place::prepare(&session);
+    let place = Place::prepare(session, members);
     let mut channel = Channel::<ToNursery>::new(socket);
     // Each the way out of one call; it ends with the supervisor's socket to it.
     let mut egresses: Vec<(Pid, OwnedFd)> = Vec::new();
@@ -307,7 +319,7 @@ fn nurse() -> Result<(), WallFault> {
         let received = channel.wait_beside(again.or(orphans).or(idle.due()), &ends)?;
         idle.waited(began.elapsed());
         egresses.retain(|(_, pidfd)| !has_ended(pidfd));
-        reap(&session, &mut zygotes, &mut readers, &mut ended);
+        reap(session, &mut zygotes, &mut readers, &mut ended);
         ended.retain(|number| !remains.remove_zone(*number));
         match received {
             Received::Message(ToNursery::Reader) => match start_role(program.as_fd(), c"shell") {
@@ -325,7 +337,7 @@ fn nurse() -> Result<(), WallFault> {
                 Err(fault) => channel.send(&FromNursery::CouldNot(fault), &[])?,
             },
             Received::Message(ToNursery::Zygote(mut order)) => {
-                order.session.clone_from(&session);
+                session.clone_into(&mut order.session);
                 order.place = place.clone();
                 match start_zygote(program.as_fd(), &order) {
                     Ok((pid, pidfd, socket)) => {
@@ -357,12 +369,12 @@ fn nurse() -> Result<(), WallFault> {
     }
     let until = Instant::now().checked_add(TIDY_TIME);
     while !zygotes.is_empty() && until.is_some_and(|until| Instant::now() < until) {
-        reap(&session, &mut zygotes, &mut readers, &mut ended);
+        reap(session, &mut zygotes, &mut readers, &mut ended);
         std::thread::sleep(AGAIN);
     }
     family::end(&[], ORPHAN_TIME);
     let until = Instant::now().checked_add(REMOVE_TIME);
-    while !(remains.remove_all() & session::remove_private(&session))
+    while !(remains.remove_all() & session::remove_private(session))
         && until.is_some_and(|until| Instant::now() < until)
     {
         std::thread::sleep(AGAIN);
@@ -401,7 +413,7 @@ fn start_zygote(program: BorrowedFd<'_>, order: &Order) -> Result<(Pid, OwnedFd,
 fn start_role(program: BorrowedFd<'_>, role: &CStr) -> Result<(Pid, OwnedFd, OwnedFd), WallFault> {
     let (ours, theirs) = pair()?;
     match sys::clone_process(0).step("start a process")? {
-        Cloned::Child => zygote::become_role(program, theirs.as_fd(), role),
+        Cloned::Child => zygote::become_role(program, theirs.as_fd(), role, &[]),
         Cloned::Parent { pid, pidfd } => Ok((pid, pidfd, ours)),
     }
 }

@@ -42,9 +42,11 @@ const CALL_NAMESPACES: libc::c_int =
     libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
 
 /// Starts another role of our binary in a forked child: socket as fd 0, nothing else but fd 1 and 2.
-pub(super) fn become_role(program: BorrowedFd<'_>, socket: BorrowedFd<'_>, role: &CStr) -> ! {
+pub(super) fn become_role(program: BorrowedFd<'_>, socket: BorrowedFd<'_>, role: &CStr, more: &[&CStr]) -> ! {
     if sys::default_signals().is_ok() && nix::unistd::dup2_stdin(socket).is_ok() {
-        sys::exec_descriptor(program, &[c"oxibot-toolhost", role], &[]);
+        let mut arguments = vec![c"oxibot-toolhost", role];
+        arguments.extend(more);
+        sys::exec_descriptor(program, &arguments, &[]);
     }
     sys::exit_now(1)
 }

@@ -8,6 +8,7 @@
 
 mod answer;
 mod network;
+mod outer;
 mod paths;
 mod privilege;
 mod processes;
@@ -185,7 +186,7 @@ impl Attack {
                     // Device nodes are the only thing these make.
                     let _ = std::fs::remove_file(sys::NODE);
                 }
-                Answer::of_call(tried, held)
+                Answer::of_call(outer::translated(call, tried), held)
             }
             Tried::Process(call) => processes::aimed(targets, call),
             Tried::Path(op, place) => match place.path(targets) {

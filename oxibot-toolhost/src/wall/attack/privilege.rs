@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::{Answer, Targets};
-use crate::sys::{self, Cloned};
+use crate::sys::{self, Attempt, Cloned};
 
 /// Status of a child that found no second door.
 const NO_DOOR: i32 = 1;
@@ -75,6 +75,23 @@ pub(super) fn descriptors(_: &Targets) -> Answer {
         .filter(|fd| *fd > 2)
         .count();
     held_unless(open > 1)
+}
+
+/// The x32 numbers, in a child, because a unit's `SystemCallArchitectures=` ends whoever uses one. Our own filter answers
+/// as a kernel does that has none.
+pub(super) fn entry_x32(_: &Targets) -> Answer {
+    match sys::clone_process(0) {
+        Ok(Cloned::Child) => sys::exit_now(match sys::attempt(Attempt::X32) {
+            Err(Errno::ENOSYS) => NO_DOOR,
+            Ok(()) | Err(_) => THROUGH,
+        }),
+        Ok(Cloned::Parent { pid, pidfd: _ }) => match waitpid(pid, None) {
+            Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => Answer::Signalled,
+            Ok(WaitStatus::Exited(_, NO_DOOR)) => Answer::Held(Some(Errno::ENOSYS)),
+            Ok(_) | Err(_) => Answer::Broken,
+        },
+        Err(_) => Answer::Skipped,
+    }
 }
 
 /// The 32-bit entry of the kernel, in a child, because the filter ends whoever uses it.

@@ -324,7 +324,7 @@ const KERNEL: &[Attack] = &[
     call("device-node", Attempt::DeviceNode).first(),
     call("disk-node", Attempt::DiskNode),
     attack("entry-32-bit", "seccomp", "architecture check", SECCOMP, Tried::By(&[], privilege::entry_32)),
-    attack("entry-x32", "seccomp", "number check", SECCOMP, Tried::Call(Attempt::X32, UNKNOWN)).first(),
+    attack("entry-x32", "seccomp", "number check", SECCOMP, Tried::By(&[], privilege::entry_x32)).first(),
 ];
 
 const PRIVILEGE: &[Attack] = &[

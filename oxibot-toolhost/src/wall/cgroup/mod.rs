@@ -22,6 +22,7 @@ mod zone;
 
 use bincode::{Decode, Encode};
 
+pub use place::Members;
 pub(super) use place::Place;
 pub(super) use remove::Remains;
 pub(super) use zone::{Leaf, Zone};

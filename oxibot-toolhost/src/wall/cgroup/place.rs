@@ -31,6 +31,16 @@ use crate::wall::family;
 /// Tries to move our own processes out of the way: one may start another meanwhile.
 const MOVES: usize = 8;
 
+/// Who may be in the cgroup we were started in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Members {
+    /// A unit of its own, delegated: systemd puts nobody else there. Where its `/proc` hides processes it is not to be
+    /// found out either.
+    OnlyUs,
+    /// It is looked.
+    Unknown,
+}
+
 /// One directory in which zygotes get cgroups.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Hierarchy {
@@ -56,13 +66,13 @@ impl Place {
     }
 
     /// Finds where, and makes it ready. Names will begin with `prefix`.
-    pub(in crate::wall) fn prepare(prefix: &str) -> Self {
+    pub(in crate::wall) fn prepare(prefix: &str, members: Members) -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mut place = Self { hierarchies: Vec::new(), prefix: prefix.to_owned(), missing: String::new() };
         let unified =
             find::unified(&own, &mounts).ok_or_else(|| "cgroup version 2 is not mounted".to_owned());
-        let unified = unified.and_then(|own| unified_hierarchy(&own, prefix));
+        let unified = unified.and_then(|own| unified_hierarchy(&own, prefix, members));
         let mut why_not = String::new();
         match unified {
             Ok(hierarchy) => place.hierarchies.push(hierarchy),
@@ -116,7 +126,7 @@ fn writable(directory: &Path) -> Result<(), String> {
         .map_err(|errno| format!("cannot write {}: {errno}", directory.display()))
 }
 
-fn unified_hierarchy(own: &Own, prefix: &str) -> Result<Hierarchy, String> {
+fn unified_hierarchy(own: &Own, prefix: &str, members: Members) -> Result<Hierarchy, String> {
     let directory = &own.directory;
     let text = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
     let offered = text("cgroup.controllers");
@@ -130,7 +140,7 @@ fn unified_hierarchy(own: &Own, prefix: &str) -> Result<Hierarchy, String> {
     writable(directory)?;
     let root_of_all = !directory.join("cgroup.type").exists();
     if !root_of_all {
-        delegated(own)?;
+        delegated(own, members)?;
         make_room(directory, prefix)?;
     }
     enable(directory, &counters).map_err(|errno| {
@@ -158,7 +168,7 @@ pub(super) fn enable_at(directory: impl AsFd, counters: &[Counter]) -> nix::Resu
     Ok(())
 }
 
-fn delegated(own: &Own) -> Result<(), String> {
+fn delegated(own: &Own, members: Members) -> Result<(), String> {
     const MARKS: [&CStr; 2] = [c"user.delegate", c"trusted.delegate"];
     let directory = &own.directory;
     let user = geteuid().as_raw();
@@ -170,6 +180,10 @@ fn delegated(own: &Own) -> Result<(), String> {
     let marked = MARKS.iter().any(|mark| sys::attribute_is(handle.as_fd(), mark, b"1"));
     if !(border || marked || own.top) {
         return Err(format!("{} is not delegated to us; {}", directory.display(), remedy()));
+    }
+    match members {
+        Members::OnlyUs => return Ok(()),
+        Members::Unknown => {}
     }
     let ours = family::ourselves();
     let members = files::members(&handle)

@@ -5,11 +5,16 @@
 //! two sockets it takes one descriptor, the program to start, and hands them on. A packet that nobody could answer is
 //! thrown away unread.
 //!
+//! Where the worker is a unit of its own, [`unit`] has it started by that unit's socket.
+//!
 //! Descriptors: 0 requests from the supervisor, 1 from main, 2 standard error. Arguments are passed on to the worker.
 
-use std::ffi::CString;
+pub mod unit;
+
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -40,7 +45,13 @@ const NOT_STARTED: i32 = 71;
 pub fn role(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     let arguments: Vec<CString> =
         arguments.filter_map(|argument| CString::new(argument.into_vec()).ok()).collect();
-    match run(&arguments) {
+    let done = match arguments.as_slice() {
+        [option, socket] if option.as_c_str() == c"--unit" => {
+            unit::run(Path::new(OsStr::from_bytes(socket.as_bytes())))
+        }
+        _ => run(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         // The supervisor notices by its socket.
         Err(_) => ExitCode::FAILURE,
