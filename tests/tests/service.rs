@@ -1,0 +1,559 @@
+//! The Debian package and its units, on a Debian 12 that was booted with its own systemd: installed with apt, configured,
+//! talked to over a channel, attacked, killed, stopped by its watchdog, upgraded, removed, purged, installed again.
+//!
+//! The kernel is this machine's, in a container, which is laxer than a host in what concerns the kernel and its cgroups.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use oxibot_tests::booted::{Booted, lacking};
+use oxibot_tests::fixture::{binary, describe, skip};
+use oxibot_tests::model_server::{Answer, ModelServer, Request, Rules};
+use oxibot_tests::telegram::Telegram;
+use serde_json::{Value, json};
+
+const TOKEN: &str = "123456:test-token-AAAA";
+const KEY: &str = "sk-test-8c1f";
+const OWNER: i64 = 42;
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Highest exposure of each unit, as systemd 252 counts it.
+const EXPOSURE: [(&str, f64); 3] =
+    [("oxibot.service", 1.1), ("oxibot-fetch.service", 1.1), ("oxibot-toolhost.service", 1.7)];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn target() -> PathBuf {
+    binary("oxibot").ancestors().nth(2).unwrap().to_path_buf()
+}
+
+fn missing(programs: &[&str]) -> Vec<String> {
+    let is_there = |program: &&str| {
+        let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+        found.is_ok_and(|output| output.status.success())
+    };
+    programs.iter().filter(|program| !is_there(program)).map(|program| (*program).to_owned()).collect()
+}
+
+/// The package, made of the programs of this test run.
+fn package(output: &Path) -> PathBuf {
+    let built = Command::new(repository().join("packaging/debian/build"))
+        .args(["--compress", "gzip", "--binaries"])
+        .arg(binary("oxibot").parent().unwrap())
+        .arg("--output")
+        .arg(output)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", describe(&built));
+    PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
+}
+
+#[test]
+fn units_expose_as_little_as_was_promised() {
+    let name = "units_expose_as_little_as_was_promised";
+    let lacking = missing(&["systemd-analyze"]);
+    if !lacking.is_empty() {
+        return skip(name, &format!("{} is missing", lacking.join(", ")));
+    }
+    let version = Command::new("systemd-analyze").arg("--version").output().unwrap();
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    if !version.starts_with("systemd 252 ") {
+        return skip(name, "scores are those of systemd 252");
+    }
+    for (unit, most) in EXPOSURE {
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager"])
+            .arg(repository().join("packaging/systemd").join(unit))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let score = text.split("exposure level for").nth(1).and_then(|rest| rest.split_whitespace().nth(1));
+        let score: f64 = score.unwrap_or_else(|| panic!("no score: {text}")).parse().unwrap();
+        assert!(score <= most, "{unit} has {score}, {most} is promised\n{text}");
+        assert!(score > 0.0, "a unit without any exposure was not read");
+    }
+}
+
+#[test]
+fn package_has_no_fault_that_lintian_knows_and_is_built_the_same_twice() {
+    let name = "package_has_no_fault_that_lintian_knows_and_is_built_the_same_twice";
+    let lacking = missing(&["dpkg-deb", "dpkg-shlibdeps", "gzip", "lintian", "mandoc", "strip"]);
+    if !lacking.is_empty() {
+        return skip(name, &format!("{} is missing", lacking.join(", ")));
+    }
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [first, second] = directories.each_ref().map(|directory| package(directory.path()));
+    assert!(std::fs::read(&first).unwrap() == std::fs::read(&second).unwrap(), "two builds differ");
+    let output = Command::new("lintian")
+        .args(["--fail-on", "error,warning", "--allow-root", "--tag-display-limit", "0"])
+        .arg(&first)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && !said.contains("W: ") && !said.contains("E: "),
+        "{}",
+        describe(&output)
+    );
+    for page in std::fs::read_dir(repository().join("packaging/man")).unwrap() {
+        let output =
+            Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(page.unwrap().path()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", describe(&output));
+    }
+}
+
+/// Every command and every option of all commands is in the manual.
+#[test]
+fn manual_names_what_can_be_typed() {
+    let page = std::fs::read_to_string(repository().join("packaging/man/oxibot.1")).unwrap();
+    let output = Command::new(binary("oxibot")).arg("--help").output().unwrap();
+    let help = String::from_utf8_lossy(&output.stdout).into_owned();
+    let commands = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    let commands: Vec<&str> = commands
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("    "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(commands.len() > 10, "{help}");
+    for command in commands {
+        assert!(page.contains(&format!(".It Cm {command}")), "{command} is not in oxibot.1");
+    }
+    let options = help.split("Everywhere:").nth(1).unwrap();
+    for option in options.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+        let option = option.trim_end_matches("...");
+        assert!(page.contains(&format!("Fl -{option}")), "--{option} is not in oxibot.1");
+    }
+}
+
+/// The last thing a person said in a request.
+fn last_said(request: &Request) -> String {
+    let messages = request.body["messages"].as_array().cloned().unwrap_or_default();
+    let last = messages.iter().rev().find(|message| message["role"] == "user").cloned().unwrap_or_default();
+    match &last["content"] {
+        Value::String(text) => text.clone(),
+        parts => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+/// A model that does what it is told: `run COMMAND` is a call of bash, whose output is the answer.
+fn obedient() -> ModelServer {
+    ModelServer::answering(Rules::with_key(KEY), |request| {
+        let messages = request.body["messages"].as_array().cloned().unwrap_or_default();
+        let last = messages.last().cloned().unwrap_or_default();
+        match (last["role"].as_str(), last_said(request).strip_prefix("run ")) {
+            (Some("tool"), _) => Answer::text(&format!("it said: {}", last["content"])),
+            (_, Some(command)) => {
+                let call = format!("call-{}", messages.len());
+                Answer::calls(&[(call.as_str(), "bash", &json!({ "command": command }).to_string())])
+            }
+            (_, None) => Answer::text(&format!("echo {}", last_said(request))),
+        }
+    })
+}
+
+struct Installed {
+    machine: Booted,
+    telegram: Telegram,
+    _model: ModelServer,
+}
+
+impl Installed {
+    #[track_caller]
+    fn eventually(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let begun = Instant::now();
+        while !holds(self) {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "never: {what}\n--- oxibot\n{}\n--- toolhost\n{}\n--- said\n{:?}",
+                self.machine.journal("oxibot.service"),
+                self.machine.journal("oxibot-toolhost.service"),
+                self.telegram.texts(OWNER)
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Says something on the channel and waits for an answer with that in it.
+    #[track_caller]
+    fn talk(&self, text: &str, expected: &str) -> String {
+        let before = self.telegram.texts(OWNER).len();
+        self.telegram.says(OWNER, text);
+        self.eventually(&format!("{expected:?} to {text:?}"), |this| {
+            this.telegram.texts(OWNER).iter().skip(before).any(|answer| answer.contains(expected))
+        });
+        self.telegram.texts(OWNER).last().cloned().unwrap_or_default()
+    }
+
+    fn pid(&self, unit: &str) -> String {
+        self.machine.property(unit, "MainPID")
+    }
+
+    #[track_caller]
+    fn is_active(&self, unit: &str) -> bool {
+        self.machine.property(unit, "ActiveState") == "active"
+    }
+
+    /// A tool call from the command line, as the service's user.
+    #[track_caller]
+    fn call(&self, tool: &str, arguments: &Value) -> Value {
+        let arguments = arguments.to_string();
+        let output = self.machine.run_as("oxibot", &["oxibot", "tool", "call", tool, &arguments, "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", describe(&output)))
+    }
+}
+
+fn private(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// What an administrator does: keys, configuration, start.
+fn configure(machine: &Booted, telegram: &Telegram, model: &ModelServer) {
+    let keys = machine.root().join("etc/credstore");
+    private(&keys.join("oxibot.providers.custom.apiKey"), KEY);
+    private(&keys.join("oxibot.channels.telegram.token"), TOKEN);
+    let config = json!({
+        "agents": {"defaults": {"model": "custom/test-model"}},
+        "providers": {"custom": {"apiBase": model.openai_base()}},
+        "channels": {"telegram": {"allowedUsers": [OWNER.to_string()], "baseUrl": telegram.url()}},
+    });
+    // In place: owner and mode are the package's.
+    std::fs::write(machine.root().join("etc/oxibot/config.json"), config.to_string()).unwrap();
+}
+
+#[track_caller]
+fn install(machine: &Booted, package: &Path) {
+    std::fs::copy(package, machine.root().join("opt/oxibot.deb")).unwrap();
+    let output = machine.run(&["apt-get", "install", "--yes", "--reinstall", "/opt/oxibot.deb"]);
+    assert!(output.status.success(), "{}", describe(&output));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("Failed") && !said.contains("cannot"), "{}", describe(&output));
+}
+
+#[test]
+fn service_lives_through_what_happens_to_services() {
+    let name = "service_lives_through_what_happens_to_services";
+    let mut lacking = lacking();
+    lacking.extend(missing(&["dpkg-shlibdeps", "strip"]));
+    if !lacking.is_empty() {
+        return skip(name, &format!("{} is missing", lacking.join(", ")));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let package = package(directory.path());
+    // From here on this thread is in the network of the machine, and with it what it starts.
+    let machine = Booted::start(&target()).unwrap_or_else(|why| panic!("{why}"));
+    let (telegram, model) = (Telegram::start(TOKEN), obedient());
+    install(&machine, &package);
+    let installed = Installed { machine, telegram, _model: model };
+    files_belong_to_whom_they_should(&installed.machine);
+    configure(&installed.machine, &installed.telegram, &installed._model);
+    let started = installed.machine.run(&["systemctl", "start", "oxibot.service"]);
+    assert!(started.status.success(), "{}\n{}", describe(&started), installed.machine.journal("oxibot"));
+    conversation_is_held(&installed);
+    users_cannot_read_each_other(&installed);
+    only_whom_a_socket_is_for_gets_through(&installed);
+    wall_holds_inside_the_unit(&installed);
+    web_is_another_unit(&installed);
+    each_process_may_be_killed(&installed);
+    watchdog_ends_what_cannot_work(&installed);
+    stop_of_an_administrator_holds(&installed);
+    upgrade_keeps_everything(&installed, &package);
+    remove_keeps_and_purge_removes(&installed, &package);
+}
+
+fn files_belong_to_whom_they_should(machine: &Booted) {
+    for (path, expected) in [
+        ("/etc/oxibot/config.json", "640 root oxibot"),
+        ("/etc/oxibot/toolhost.json", "640 root oxibot-tools"),
+        ("/var/lib/oxibot", "700 oxibot oxibot"),
+        ("/var/lib/oxibot-tools", "700 oxibot-tools oxibot-tools"),
+        ("/etc/credstore", "700 root root"),
+        ("/run/oxibot", "755 root root"),
+        ("/run/oxibot/toolhost.sock", "600 oxibot oxibot"),
+        ("/run/oxibot/control.sock", "660 root oxibot-admin"),
+        ("/run/oxibot/fetch.sock", "600 oxibot-tools oxibot-tools"),
+        ("/usr/libexec/oxibot/oxibot-toolhost", "755 root root"),
+    ] {
+        assert_eq!(machine.said(&["stat", "--format=%a %U %G", path]), expected, "{path}");
+    }
+    for user in ["oxibot", "oxibot-tools", "oxibot-fetch"] {
+        let entry = machine.said(&["getent", "passwd", user]);
+        assert!(entry.ends_with("/nologin"), "{entry}");
+    }
+    assert!(machine.said(&["man", "--path", "oxibot.json"]).contains("/man5/"));
+    let conffiles = machine.said(&["dpkg-query", "--show", "--showformat=${Conffiles}", "oxibot"]);
+    assert!(conffiles.contains("/etc/oxibot/config.json") && conffiles.contains("/etc/oxibot/toolhost.json"));
+}
+
+fn conversation_is_held(installed: &Installed) {
+    assert_eq!(installed.talk("hello", "echo hello"), "echo hello");
+    installed.talk("run id -un; umask; echo made > made-by-a-call", "oxibot-tools");
+    let made = installed.machine.root().join("var/lib/oxibot-tools/workspace/made-by-a-call");
+    let metadata = made.metadata().unwrap();
+    let tools = installed.machine.said(&["id", "-u", "oxibot-tools"]);
+    assert_eq!((metadata.uid().to_string(), metadata.mode() & 0o777), (tools, 0o660));
+    let status = installed.machine.property("oxibot-toolhost.service", "StatusText");
+    assert_eq!(status, "ready: level full, self-attack held");
+    assert!(installed.machine.property("oxibot.service", "StatusText").starts_with("ready"));
+    let ready = installed.call("bash", &json!({"command": "true"}));
+    assert_eq!((ready["level"].as_str(), ready["proven"].as_str()), (Some("full"), Some("start")), "{ready}");
+    // What happened is an event of the journal, with nothing of what was said and no key.
+    let journal = installed.machine.journal("oxibot.service");
+    assert!(journal.contains("incoming_message"), "{journal}");
+    assert!(!journal.contains("made-by-a-call") && !journal.contains(KEY) && !journal.contains(TOKEN));
+    let heads =
+        installed.machine.said(&["journalctl", "--no-pager", "--output=verbose", "OXIBOT_AUDIT_SEQ=1"]);
+    assert!(heads.contains("OXIBOT_AUDIT_MAC=") && heads.contains("_SYSTEMD_UNIT=oxibot-toolhost.service"));
+    for (unit, most) in EXPOSURE {
+        let said = installed.machine.said(&["systemd-analyze", "security", "--no-pager", unit]);
+        let score = said.split("exposure level for").nth(1).and_then(|rest| rest.split_whitespace().nth(1));
+        let score: f64 = score.unwrap_or_else(|| panic!("no score: {said}")).parse().unwrap();
+        assert!(score <= most, "{unit} as loaded has {score}, {most} is promised");
+    }
+}
+
+fn users_cannot_read_each_other(installed: &Installed) {
+    let users = ["oxibot", "oxibot-tools", "oxibot-fetch"];
+    for (owner, path) in [
+        ("oxibot", "/var/lib/oxibot/state"),
+        ("oxibot", "/etc/oxibot/config.json"),
+        ("oxibot-tools", "/var/lib/oxibot-tools/audit"),
+        ("oxibot-tools", "/etc/oxibot/toolhost.json"),
+        ("root", "/etc/credstore/oxibot.providers.custom.apiKey"),
+    ] {
+        for user in users {
+            let readable = installed.machine.run_as(user, &["test", "-r", path]).status.success();
+            assert_eq!(readable, user == owner, "{path} for {user}");
+        }
+    }
+    // Keys are nowhere in what the toolhost could give away.
+    let environment = installed.pid("oxibot-toolhost.service");
+    let environment = installed.machine.said(&["cat", &format!("/proc/{environment}/environ")]);
+    assert!(!environment.contains(KEY) && !environment.contains("CREDENTIALS"), "{environment}");
+}
+
+fn only_whom_a_socket_is_for_gets_through(installed: &Installed) {
+    let machine = &installed.machine;
+    let refused = machine.run(&["oxibot", "tool", "list"]);
+    assert_eq!(refused.status.code(), Some(70), "{}", describe(&refused));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("sudo -u oxibot"), "{}", describe(&refused));
+    assert!(machine.run(&["oxibot", "stop"]).status.success(), "root may stop");
+    let _ = machine.run(&["useradd", "--groups", "oxibot-admin", "alice"]);
+    let _ = machine.run(&["useradd", "mallory"]);
+    let stop = machine.run_as("alice", &["oxibot", "stop"]);
+    assert!(String::from_utf8_lossy(&stop.stdout).contains("1 toolhost reached"), "{}", describe(&stop));
+    for user in ["mallory", "oxibot", "oxibot-fetch"] {
+        let output = machine.run_as(user, &["oxibot", "stop"]);
+        assert_eq!(output.status.code(), Some(1), "{user}: {}", describe(&output));
+    }
+    let verified = machine.run(&["oxibot", "audit", "verify"]);
+    assert!(verified.status.success(), "{}", describe(&verified));
+    let tail = machine.said(&["oxibot", "audit", "tail", "--tool", "bash"]);
+    assert!(tail.contains("made-by-a-call"), "{tail}");
+}
+
+/// Every attack of the long form, under the very confinement of the unit: as its user, with all its lines but those that
+/// make a service of it.
+fn wall_holds_inside_the_unit(installed: &Installed) {
+    let machine = &installed.machine;
+    let unit =
+        std::fs::read_to_string(repository().join("packaging/systemd/oxibot-toolhost.service")).unwrap();
+    let kept: Vec<&str> = unit
+        .lines()
+        .filter(|line| {
+            ![
+                "Type=",
+                "ExecStart=",
+                "Sockets=",
+                "Requires=",
+                "After=",
+                "Wants=",
+                "Restart",
+                "Watchdog",
+                "Also=",
+            ]
+            .iter()
+            .any(|start| line.starts_with(start))
+        })
+        .map(|line| if line.starts_with("ProtectControlGroups") { "" } else { line })
+        .collect();
+    let attack = "Type=oneshot\nStandardOutput=file:/run/attack.json\n\
+        ExecStart=-/usr/bin/oxibot --home /var/lib/oxibot-tools/attack doctor --attack --json";
+    let text = kept.join("\n").replace("[Service]", &format!("[Service]\n{attack}"));
+    std::fs::write(machine.root().join("etc/systemd/system/attack.service"), text).unwrap();
+    let _ = machine.said(&["systemctl", "daemon-reload"]);
+    let output = machine.run(&["systemctl", "start", "attack.service"]);
+    assert!(output.status.success(), "{}\n{}", describe(&output), machine.journal("attack.service"));
+    let report = machine.said(&["cat", "/run/attack.json"]);
+    let report: Value = serde_json::from_str(&report)
+        .unwrap_or_else(|error| panic!("{error}: {report}\n{}", machine.journal("attack.service")));
+    assert_eq!(report["level"], "full");
+    let attacks = report["attacks"].as_array().unwrap();
+    let with = |result: &str| attacks.iter().filter(|attack| attack["result"] == result).collect::<Vec<_>>();
+    assert_eq!(with("broken"), Vec::<&Value>::new());
+    assert!(with("held").len() > 150, "{} of {} were held", with("held").len(), attacks.len());
+    // What a call is for works in there as well: a loopback, a compiler that compiles as it runs, a child.
+    let call = installed.call(
+        "bash",
+        &json!({"command": "perl -e 'use Socket; socket(my $s, PF_INET, SOCK_STREAM, 0) or die; bind($s, sockaddr_in(0, INADDR_LOOPBACK)) or die $!; listen($s, 1) or die $!; print qq(listens\\n)'; sh -c 'exit 7'; echo $?"}),
+    );
+    assert_eq!(call["output"], "listens\n7\n", "{call}");
+}
+
+fn web_is_another_unit(installed: &Installed) {
+    assert!(!installed.is_active("oxibot-fetch.service"), "nobody asked yet");
+    let denied = installed.call("web_get", &json!({"url": "http://10.1.2.3/"}));
+    assert_eq!(denied["denial"]["rule"], "web.address.private", "{denied}");
+    assert!(installed.is_active("oxibot-fetch.service"));
+    let pid = installed.pid("oxibot-fetch.service");
+    let _ = installed.machine.said(&["kill", "-KILL", &pid]);
+    installed.eventually("the web is back", |this| {
+        let denied = this.call("web_get", &json!({"url": "http://10.1.2.3/"}));
+        denied["denial"]["rule"] == "web.address.private"
+    });
+    assert_ne!(installed.pid("oxibot-fetch.service"), pid);
+}
+
+fn each_process_may_be_killed(installed: &Installed) {
+    // Main: another one, and the conversation goes on.
+    let pid = installed.pid("oxibot.service");
+    let _ = installed.machine.said(&["kill", "-KILL", &pid]);
+    installed.talk("after main", "echo after main");
+    assert_ne!(installed.pid("oxibot.service"), pid);
+    // The supervisor, keeper, nursery and zygote in turn: each is there again, and main with them.
+    for role in ["serve", "keeper", "nursery", "zygote"] {
+        let pattern = format!("^oxibot-toolhost {role}|oxibot-toolhost {role}");
+        let found = installed.machine.said(&["pgrep", "--full", "--newest", &pattern]);
+        let _ = installed.machine.run(&["kill", "-KILL", &found]);
+        installed.talk(&format!("run echo after {role}"), &format!("after {role}"));
+    }
+    installed.eventually("all is well", |this| {
+        this.is_active("oxibot.service") && this.is_active("oxibot-toolhost.service")
+    });
+    let verified = installed.machine.run(&["oxibot", "audit", "verify"]);
+    assert!(verified.status.success(), "{}", describe(&verified));
+}
+
+/// Stopped processes turn no loop; a stopped nursery lets the supervisor's loop turn and makes nothing any more.
+fn watchdog_ends_what_cannot_work(installed: &Installed) {
+    let machine = &installed.machine;
+    for (unit, pattern) in [
+        ("oxibot-toolhost.service", "oxibot-toolhost zygote"),
+        ("oxibot-toolhost.service", "oxibot-toolhost serve"),
+        ("oxibot.service", "oxibot .*gateway"),
+    ] {
+        // As in the unit, but sooner.
+        let directory = machine.root().join(format!("run/systemd/system/{unit}.d"));
+        let _ = machine.said(&["mkdir", "--parents", &format!("/run/systemd/system/{unit}.d")]);
+        let _ = directory;
+        let _ = machine.said(&[
+            "sh",
+            "-c",
+            &format!("printf '[Service]\\nWatchdogSec=6s\\n' > /run/systemd/system/{unit}.d/soon.conf"),
+        ]);
+        let _ = machine.said(&["systemctl", "daemon-reload"]);
+        let _ = machine.said(&["systemctl", "restart", unit]);
+        installed.eventually("it is ready", |this| this.is_active(unit));
+        installed.talk("run echo before", "before");
+        let pid = installed.pid(unit);
+        let found = machine.said(&["pgrep", "--full", "--oldest", pattern]);
+        let _ = machine.said(&["kill", "-STOP", &found]);
+        installed.eventually(&format!("the watchdog of {unit} bites for {pattern}"), |this| {
+            this.pid(unit) != pid && this.is_active(unit)
+        });
+        assert!(machine.journal(unit).contains("Watchdog timeout"), "{}", machine.journal(unit));
+        installed.talk("run echo recovered", "recovered");
+        let _ = machine.said(&["rm", "--recursive", &format!("/run/systemd/system/{unit}.d")]);
+    }
+    let _ = machine.said(&["systemctl", "daemon-reload"]);
+}
+
+fn stop_of_an_administrator_holds(installed: &Installed) {
+    let machine = &installed.machine;
+    let _ = machine.said(&["oxibot", "stop", "--all"]);
+    let refused = installed.call("bash", &json!({"command": "true"}));
+    assert_eq!(refused["outcome"], "denied", "{refused}");
+    let _ = machine.said(&["systemctl", "restart", "oxibot-toolhost.service"]);
+    assert_eq!(installed.call("bash", &json!({"command": "true"}))["outcome"], "denied", "after a new start");
+    let _ = machine.said(&["oxibot", "stop", "--clear"]);
+    let _ = machine.said(&["touch", "/run/oxibot/STOP"]);
+    assert_eq!(
+        installed.call("bash", &json!({"command": "true"}))["outcome"],
+        "denied",
+        "the machine's stop"
+    );
+    let _ = machine.said(&["rm", "/run/oxibot/STOP"]);
+    assert_eq!(installed.call("bash", &json!({"command": "true"}))["outcome"], "completed");
+}
+
+fn upgrade_keeps_everything(installed: &Installed, package: &Path) {
+    let machine = &installed.machine;
+    installed.eventually("main is there", |this| this.is_active("oxibot.service"));
+    installed.talk("before the upgrade", "echo before the upgrade");
+    // A call in flight when the new version comes: it is ended and answered, nothing hangs.
+    let before = installed.telegram.texts(OWNER).len();
+    installed.telegram.says(OWNER, "run echo begun > in-flight; sleep 300");
+    let begun = machine.root().join("var/lib/oxibot-tools/workspace/in-flight");
+    installed.eventually("it runs", |_| begun.is_file());
+    let pids = ["oxibot.service", "oxibot-toolhost.service"].map(|unit| installed.pid(unit));
+    install(machine, package);
+    installed.eventually("both run anew", |this| {
+        this.is_active("oxibot.service")
+            && this.is_active("oxibot-toolhost.service")
+            && ["oxibot.service", "oxibot-toolhost.service"].map(|unit| this.pid(unit)) != pids
+    });
+    installed.eventually("the turn in flight is spoken of", |this| this.telegram.texts(OWNER).len() > before);
+    installed.talk("after the upgrade", "echo after the upgrade");
+    let config = std::fs::read_to_string(machine.root().join("etc/oxibot/config.json")).unwrap();
+    assert!(config.contains("custom/test-model"), "the configuration is the administrator's");
+}
+
+fn remove_keeps_and_purge_removes(installed: &Installed, package: &Path) {
+    let machine = &installed.machine;
+    let at = |path: &str| machine.root().join(path);
+    let sessions =
+        |home: &Path| std::fs::read_dir(home.join("state")).map(|entries| entries.count()).unwrap_or(0);
+    let before = sessions(&at("var/lib/oxibot"));
+    assert!(before > 0);
+    let removed = machine.run(&["apt-get", "remove", "--yes", "oxibot"]);
+    assert!(removed.status.success(), "{}", describe(&removed));
+    assert!(!at("usr/bin/oxibot").exists());
+    let left = machine.run(&["pgrep", "--full", "oxibot-toolhost|oxibot-fetch|bin/oxibot"]);
+    assert_eq!(left.status.code(), Some(1), "still running: {}", describe(&left));
+    assert_eq!(sessions(&at("var/lib/oxibot")), before);
+    for kept in [
+        "etc/oxibot/config.json",
+        "var/lib/oxibot-tools/workspace/made-by-a-call",
+        "var/lib/oxibot-tools/audit/key",
+        "etc/credstore/oxibot.providers.custom.apiKey",
+    ] {
+        assert!(at(kept).exists(), "{kept} was lost");
+    }
+    // Installed again it goes on where it was.
+    install(machine, package);
+    let started = machine.run(&["systemctl", "start", "oxibot.service"]);
+    assert!(started.status.success(), "{}\n{}", describe(&started), machine.journal("oxibot"));
+    installed.talk("again", "echo again");
+    let verified = machine.run(&["oxibot", "audit", "verify"]);
+    assert!(verified.status.success(), "{}", describe(&verified));
+    let purged = machine.run(&["apt-get", "purge", "--yes", "oxibot"]);
+    assert!(purged.status.success(), "{}", describe(&purged));
+    for gone in [
+        "etc/oxibot",
+        "var/lib/oxibot",
+        "var/lib/oxibot-tools",
+        "etc/credstore/oxibot.providers.custom.apiKey",
+    ] {
+        assert!(!at(gone).exists(), "{gone} is still there");
+    }
+    let failed = machine.said(&["systemctl", "list-units", "--all", "--no-legend", "oxibot*"]);
+    assert!(!failed.contains("loaded active"), "{failed}");
+    install(machine, package);
+    assert_eq!(machine.said(&["stat", "--format=%a %U", "/var/lib/oxibot"]), "700 oxibot");
+    assert!(installed.is_active("oxibot-toolhost.socket"));
+}
