@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use oxibot_proto::message::{CallRequest, CallResult, Denial, Origin, Outcome, ToMain, ToToolhost};
+use oxibot_proto::message::{
+    CallRequest, CallResult, Denial, GetRequest, Origin, Outcome, ToMain, ToToolhost, TransferEnd,
+};
 use oxibot_tests::fixture::Fixture;
 use oxibot_tests::peer::{PATIENCE, Peer};
 use serde_json::{Value, json};
@@ -108,4 +110,55 @@ fn file_in_the_home_ends_what_runs_and_refuses_what_comes() {
     assert!(denial.hint.contains("STOP in OxiBot's home"), "{denial:?}");
     std::fs::remove_file(&stop).unwrap();
     assert_eq!(peer.bash("true").outcome, Outcome::Completed);
+}
+
+/// Begins to fetch a file larger than the window of a transfer, so that it waits for us, and answers how it ended.
+fn end_of_transfer(peer: &mut Peer, between: impl FnOnce()) -> TransferEnd {
+    let call = peer.number();
+    peer.send(&ToToolhost::Get(GetRequest {
+        call,
+        workspace: None,
+        path: "large".into(),
+        max_size: 1 << 24,
+    }));
+    let mut between = Some(between);
+    loop {
+        match peer.receive().unwrap() {
+            ToMain::GetChunk(_) => {
+                if let Some(between) = between.take() {
+                    between();
+                }
+            }
+            ToMain::TransferEnd(end) if end.call == call => return end,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn file_in_the_home_ends_a_transfer_although_no_call_runs() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.workspace().join("large"), vec![7; 8 << 20]).unwrap();
+    let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
+    let (stop, begun) = (fixture.home().join("STOP"), Instant::now());
+    let end = end_of_transfer(&mut peer, || std::fs::write(&stop, "").unwrap());
+    assert_eq!(end.outcome, Outcome::Cancelled, "{end:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "it did not wait until the transfer was given up");
+    let refused = end_of_transfer(&mut peer, || panic!("nothing is sent"));
+    assert!(
+        matches!(&refused.outcome, Outcome::Denied(denial) if denial.rule == "stop.active"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn toolhost_that_only_judges_passes_no_file() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.workspace().join("large"), "small").unwrap();
+    let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &["--judge"]);
+    let end = end_of_transfer(&mut peer, || panic!("nothing is sent"));
+    assert!(matches!(&end.outcome, Outcome::Denied(denial) if denial.rule == "purpose.judge"), "{end:?}");
+    // The control: it is the purpose that refuses.
+    let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
+    assert_eq!(end_of_transfer(&mut peer, || {}).outcome, Outcome::Completed);
 }

@@ -468,6 +468,7 @@ impl Broker {
         for (key, link) in &mut self.links {
             if link.flush(now).is_err() || (link.closing && link.outbox.is_empty()) {
                 lost.push(*key);
+            .chain(self.stop_due())
             }
         }
         for key in lost {

@@ -9,7 +9,7 @@ use oxibot_proto::message::{
     ToolhostStatus, TransferEnd,
 };
 
-use super::admit::{Asked, stop_denial};
+use super::admit::{Asked, only_judges, stop_denial};
 use super::attacks::only_attacks;
 use super::audit::About;
 use super::broker::Broker;
@@ -166,11 +166,12 @@ impl Broker {
 
     /// A stop by file ends what runs too: it is looked for while anything does.
     pub(crate) fn obey_stop(&mut self, now: Instant) {
-        if self.calls.is_empty() && self.transfers.is_empty() || now < self.stop_looked + STOP_LOOK {
+        if self.stop_due().is_none_or(|due| now < due) {
             return;
         }
         self.stop_looked = now;
-        if self.stop.is_set() && self.calls.values().any(|call| call.attack.is_none()) {
+        let stops = !self.transfers.is_empty() || self.calls.values().any(|call| call.attack.is_none());
+        if stops && self.stop.is_set() {
             self.end_all(now);
         }
     }
@@ -178,6 +179,11 @@ impl Broker {
     fn end_all(&mut self, now: Instant) -> u32 {
         let calls: Vec<u64> = self.calls.keys().copied().collect();
         let ended = u32::try_from(calls.len()).unwrap_or(u32::MAX);
+    /// When to look for a stop by file next: not at all while nothing runs, for then it is looked for before each call.
+    pub(crate) fn stop_due(&self) -> Option<Instant> {
+        (!self.calls.is_empty() || !self.transfers.is_empty()).then(|| self.stop_looked + STOP_LOOK)
+    }
+
         for key in calls {
             self.end_call(key, Reason::Stopped, now);
         }
