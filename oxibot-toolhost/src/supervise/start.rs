@@ -22,7 +22,7 @@ use super::arguments::{self, ArgumentsError, Purpose, Serve};
 use super::audit::{Audit, SelfAttack, Unwritable};
 use super::battery::Unproven;
 use super::broker::{Broker, Fatal, Fixed, Parts};
-use super::confine::{self, Unconfined};
+use super::confine::{self, Kept, Unconfined};
 use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
@@ -211,7 +211,8 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
         wall,
     };
     let listing = Listing::open();
-    confine::confine(open.run.as_ref(), open.audit.rotated())?;
+    let (run, rotated) = (open.run.as_ref(), open.audit.rotated());
+    confine::confine(&Kept { run, rotated, counts: senders.directory() })?;
     open.audit.start(fixed.wall.level, fixed.wall.proven, &fixed.wall.protections)?;
 
     let stop = StopSwitch::new(open.run, open.home);
