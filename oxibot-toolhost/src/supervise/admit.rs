@@ -367,13 +367,7 @@ impl Broker {
             return self.refuse(link, &asked, Outcome::Denied(stop_denial(stop)), now);
         }
         if self.fixed.only_judges {
-            let denial = Denial {
-                rule: "purpose.judge".to_owned(),
-                reason: "this toolhost was started to judge calls and has no wall to run them behind"
-                    .to_owned(),
-                hint: "leave out --dry-run".to_owned(),
-            };
-            return self.refuse(link, &asked, Outcome::Denied(denial), now);
+            return self.refuse(link, &asked, Outcome::Denied(only_judges()), now);
         }
         if self.range.is_some() {
             return self.refuse(link, &asked, Outcome::Denied(only_attacks()), now);
@@ -520,6 +514,14 @@ fn denial(rule: Option<JudgedRule>) -> Denial {
         alternative: "ask for something else".to_owned(),
     });
     Denial { rule: rule.id, reason: rule.reason, hint: rule.alternative }
+}
+
+pub(crate) fn only_judges() -> Denial {
+    Denial {
+        rule: "purpose.judge".to_owned(),
+        reason: "this toolhost was started to judge calls and has no wall to run them behind".to_owned(),
+        hint: "leave out --dry-run".to_owned(),
+    }
 }
 
 pub(crate) fn stop_denial(stop: Stop) -> Denial {

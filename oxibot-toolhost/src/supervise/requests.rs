@@ -133,6 +133,9 @@ impl Broker {
         if let Some(stop) = self.stop.cause() {
             return Err(Outcome::Denied(stop_denial(stop)));
         }
+        if self.fixed.only_judges {
+            return Err(Outcome::Denied(only_judges()));
+        }
         if self.range.is_some() {
             return Err(Outcome::Denied(only_attacks()));
         }
@@ -176,14 +179,14 @@ impl Broker {
         }
     }
 
-    fn end_all(&mut self, now: Instant) -> u32 {
-        let calls: Vec<u64> = self.calls.keys().copied().collect();
-        let ended = u32::try_from(calls.len()).unwrap_or(u32::MAX);
     /// When to look for a stop by file next: not at all while nothing runs, for then it is looked for before each call.
     pub(crate) fn stop_due(&self) -> Option<Instant> {
         (!self.calls.is_empty() || !self.transfers.is_empty()).then(|| self.stop_looked + STOP_LOOK)
     }
 
+    fn end_all(&mut self, now: Instant) -> u32 {
+        let calls: Vec<u64> = self.calls.keys().copied().collect();
+        let ended = u32::try_from(calls.len()).unwrap_or(u32::MAX);
         for key in calls {
             self.end_call(key, Reason::Stopped, now);
         }
