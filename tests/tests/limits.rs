@@ -1,7 +1,7 @@
 //! How much one sender may ask for, and the stop by file that ends what runs.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use oxibot_proto::message::{
     CallRequest, CallResult, Denial, GetRequest, Origin, Outcome, ToMain, ToToolhost, TransferEnd,
@@ -68,20 +68,32 @@ fn burst_is_granted_then_the_sender_waits_and_others_do_not() {
     }
 }
 
+fn today() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 86_400
+}
+
 #[test]
 fn days_budget_survives_a_restart() {
-    let fixture = Fixture::new();
-    let senders = json!({"callsPerMinute": 0, "callsPerDay": 3});
-    let mut peer = limited(&fixture, &senders);
-    for _ in 0..2 {
-        assert_eq!(call_of(&mut peer, "ada", "telegram").outcome, Outcome::Completed);
-    }
-    drop(peer);
-    let mut peer = limited(&fixture, &senders);
-    let outcomes: Vec<bool> =
-        (0..3).map(|_| denied(&call_of(&mut peer, "ada", "telegram")).is_some()).collect();
-    // Midnight may pass once; then the count begins anew, and nothing is denied.
-    assert!(outcomes == [false, true, true] || outcomes == [false; 3], "{outcomes:?}");
+    // Where midnight passes in between the count begins anew, and the day that began is tried.
+    let (outcomes, fixture) = loop {
+        let (fixture, day) = (Fixture::new(), today());
+        let senders = json!({"callsPerMinute": 0, "callsPerDay": 3});
+        let mut peer = limited(&fixture, &senders);
+        for _ in 0..2 {
+            assert_eq!(call_of(&mut peer, "ada", "telegram").outcome, Outcome::Completed);
+        }
+        drop(peer);
+        let mut peer = limited(&fixture, &senders);
+        let outcomes: Vec<_> = (0..3).map(|_| call_of(&mut peer, "ada", "telegram")).collect();
+        if today() == day {
+            break (outcomes, fixture);
+        }
+    };
+    let rules: Vec<Option<&str>> =
+        outcomes.iter().map(|result| denied(result).map(|denial| denial.rule.as_str())).collect();
+    let used_up = Some("limits.callsPerDay");
+    assert_eq!(rules, [None, used_up, used_up], "{outcomes:?}");
+    assert_eq!(recorded(&fixture.home(), "rate_limited"), 1);
 }
 
 #[test]
