@@ -30,6 +30,7 @@ mod words;
 
 pub use judge::judge;
 pub use load::PolicyError;
+pub(crate) use load::STANDARD;
 pub use read::Fault;
 pub use rules::Policy;
 pub use serve::role;
