@@ -214,21 +214,17 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     confine::confine(&Kept { run, rotated, counts: senders.directory() })?;
     open.audit.start(fixed.wall.level, fixed.wall.proven, &fixed.wall.protections)?;
 
-    let stop = StopSwitch::new(open.run, open.home);
-    let (audit, control) = (open.audit, open.control);
-    let range = proof.range;
-    let web = Web::new(web);
-    let parts = Parts {
+    Ok(Broker::new(Parts {
         fixed,
         nursery,
         reader,
         places,
         main,
-        web,
-        audit,
-        stop,
-        control,
-        range,
+        web: Web::new(web),
+        audit: open.audit,
+        stop: StopSwitch::new(open.run, open.home),
+        control: open.control,
+        range: proof.range,
         signals,
         listing,
         approvals,
@@ -458,6 +454,10 @@ impl Opened {
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+    use oxibot_proto::message::Protection;
+
     #[test]
     fn every_setting_is_part_of_the_policys_number() {
         let of = |text: &str| number(&serde_json::from_str(text).unwrap()).unwrap();
@@ -472,10 +472,6 @@ impl Opened {
         assert_eq!(numbers.len(), texts.len());
         assert_eq!(of("{}"), of("{ }"), "the control");
     }
-
-mod tests {
-    use super::*;
-    use oxibot_proto::message::Protection;
 
     #[test]
     fn refusal_says_what_is_missing_how_to_get_it_and_how_to_do_without() {
