@@ -1,10 +1,8 @@
 //! What the release binaries weigh, on disk and in memory.
 
-use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oxibot_tests::conversation::Conversation;
 use oxibot_tests::fixture::{Fixture, skip};

@@ -1,9 +1,5 @@
 //! Starts, and what stays in memory when nothing goes on.
 
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use oxibot_tests::conversation::Conversation;
