@@ -1,7 +1,7 @@
 //! The supervisor: small, synchronous, single-threaded. It judges a call, has it started, watches it and ends it.
 //!
 //! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
-//! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `approvals`, `answer` and `whole` (a
+//! in), `broker` (the loop), `admit`, `asking` and `requests` (messages become calls or refusals), `approvals`, `answer` and `whole` (a
 //! person's yes), `senders` and `tally` (how much one may
 //! ask for, and has), `calls`, `drive` and `conclude` (calls become
 //! results), `network` (the way out of a call that has one), `farewell` (the end). The
@@ -14,6 +14,7 @@ mod admit;
 mod answer;
 mod approvals;
 mod arguments;
+mod asking;
 mod attacks;
 mod audit;
 mod battery;

@@ -9,7 +9,8 @@ use oxibot_proto::message::{
     ToolhostStatus, TransferEnd,
 };
 
-use super::admit::{Asked, only_judges, stop_denial};
+use super::admit::Asked;
+use super::asking::{only_judges, stop_denial};
 use super::attacks::only_attacks;
 use super::audit::About;
 use super::broker::Broker;
