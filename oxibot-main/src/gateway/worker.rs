@@ -4,6 +4,7 @@
 //! answered because the store or another process is in the way stays where it is and is tried again. What came while a
 //! turn ran is folded into it, and belongs to it only as far as the journal says so.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -256,6 +257,9 @@ impl Turn<'_> {
     }
 
     /// Holds the turn, and meanwhile shows that it runs, takes what comes, and stops it when asked.
+    ///
+    /// Three things beside each other, none within another: what is passed on to the turn waits until the turn takes
+    /// it, and a vendor that does not answer keeps nobody but itself.
     async fn attended(
         &self,
         session: &Session,
@@ -264,31 +268,34 @@ impl Turn<'_> {
         nudges: &mut mpsc::Receiver<Nudge>,
     ) -> Result<Finished, AgentError> {
         let (inputs, mut inbox) = mpsc::channel(FOLDED);
-        let turn = self.agent.turn(session, &self.terms, said, watcher, &mut inbox);
-        tokio::pin!(turn);
-        let mut show =
+        let show =
             Display::new(self.office.channels.get(self.message.channel.as_str()), &self.inbound.target);
+        tokio::select! {
+            finished = self.agent.turn(session, &self.terms, said, watcher, &mut inbox) => finished,
+            error = self.listen(&inputs, nudges) => Err(error),
+            never = show.keep(watcher) => match never {},
+        }
+    }
+
+    /// Passes on what comes, until it cannot. Nudges lost with the future are of no consequence: what they told of is
+    /// in the store.
+    async fn listen(&self, inputs: &mpsc::Sender<Input>, nudges: &mut mpsc::Receiver<Nudge>) -> AgentError {
         let mut last = self.message.id;
         let mut folding = true;
-        let mut clock = interval(Duration::from_secs(1));
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                finished = &mut turn => return finished,
-                nudge = nudges.recv() => match nudge {
-                    Some(Nudge::Stop) => {
-                        folding = false;
-                        // A full channel holds messages of the same person; the stop would be lost behind them.
-                        drop(inputs.send(Input::Cancel).await);
-                    }
-                    Some(Nudge::More) if folding => {
-                        (last, folding) = self.fold(&inputs, last).await?;
-                    }
-                    Some(Nudge::More) => {}
-                    // The hub is gone: the gateway ends, and with it this future.
-                    None => std::future::pending::<()>().await,
+            match nudges.recv().await {
+                Some(Nudge::Stop) => {
+                    folding = false;
+                    // Waits behind messages of the same person until the turn has taken those.
+                    drop(inputs.send(Input::Cancel).await);
+                }
+                Some(Nudge::More) if folding => match self.fold(inputs, last).await {
+                    Ok(folded) => (last, folding) = folded,
+                    Err(error) => return error,
                 },
-                _ = clock.tick() => show.refresh(watcher.running()).await,
+                Some(Nudge::More) => {}
+                // The hub is gone: the gateway ends, and with it this future.
+                None => std::future::pending::<()>().await,
             }
         }
     }
@@ -404,6 +411,16 @@ impl<'a> Display<'a> {
         Self { post, target, typed: None, edited: None, word: None }
     }
 
+    /// Keeps it up to date, as fast as the vendor lets us.
+    async fn keep(mut self, watcher: &Watcher<'_>) -> Infallible {
+        let mut clock = interval(Duration::from_secs(1));
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            self.refresh(watcher.running()).await;
+        }
+    }
+
     async fn refresh(&mut self, running: Option<String>) {
         let Some(post) = self.post else { return };
         let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
@@ -429,3 +446,7 @@ impl<'a> Display<'a> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;
