@@ -1,7 +1,5 @@
 //! One conversation at work, with a scripted model and a vendor that can be slow. What counts is what is in the outbox.
 
-use std::sync::Mutex;
-
 use oxibot_proto::message::{Outcome, ToMain, ToToolhost, TransferEnd};
 use oxibot_proto::settings::Senders;
 use tokio::time::timeout;
@@ -182,7 +180,8 @@ async fn stop_behind_more_messages_than_a_turn_can_wait_for_still_stops_it() {
     // Which of the two comes first is the runtime's choice: more than one try.
     for _ in 0..6 {
         let lines = std::iter::once(Line::Hang).chain((0..60).map(|_| Line::Say("later")));
-        let bench = Bench::new(Vendor::default(), Senders::default(), lines.collect::<Vec<_>>()).await;
+        let unlimited = Senders { messages_per_minute: 0, ..Senders::default() };
+        let bench = Bench::new(Vendor::default(), unlimited, lines.collect::<Vec<_>>()).await;
         for number in 0..=FOLDED + 4 {
             bench.says("ada", &format!("message {number}")).await;
         }
@@ -200,4 +199,54 @@ async fn vendor_that_does_not_answer_holds_no_turn_up() {
     assert_eq!(bench.answers().await, ["yes"]);
     assert_eq!(bench.asked().len(), 1);
     assert_eq!(*bench.vendor.seen.lock().unwrap(), ["typing"]);
+}
+
+fn tight() -> Senders {
+    Senders { messages_per_minute: 1, message_burst: 2, ..Senders::default() }
+}
+
+#[tokio::test]
+async fn message_folded_into_a_turn_counts_like_any_other() {
+    let bench = Bench::new(Vendor::default(), tight(), [Line::Hang]).await;
+    for number in 0..5 {
+        bench.says("ada", &format!("message {number}")).await;
+    }
+    assert!(bench.works(&[Nudge::More, Nudge::Stop]).await);
+    let answers = bench.answers().await;
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    assert!(answers[0].starts_with("[I take 1 messages a minute; try again in "), "told once: {answers:?}");
+    assert_eq!(answers[1], "[stopped]");
+    let session = bench.office.voice.agent.session(CONVERSATION).await.unwrap().id;
+    let entries = bench.office.store().run(move |d| d.entries(session)).await.unwrap();
+    let taken = entries.iter().filter(|stored| matches!(stored.entry, Entry::MessageArrived { .. })).count();
+    assert_eq!(taken, 1, "what was left of the allowance and no more: {entries:?}");
+    assert_eq!(bench.office.store().run(|d| d.next_unanswered(CONVERSATION, 0)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn message_that_was_not_taken_any_more_is_paid_for_once() {
+    // The turn is over before it takes the second message, which then has one of its own.
+    let bench = Bench::new(Vendor::default(), tight(), [Line::Say("one"), Line::Say("two")]).await;
+    bench.says("ada", "message 1").await;
+    bench.says("ada", "message 2").await;
+    let message = bench.office.store().run(|d| d.next_unanswered(CONVERSATION, 1)).await.unwrap().unwrap();
+    let inbound: Inbound = serde_json::from_str(&message.body).unwrap();
+    let paid = Paid::default();
+    for _ in 0..4 {
+        assert!(admitted(&bench.office, &message, &inbound, &paid).await.unwrap());
+    }
+    assert!(bench.works(&[]).await);
+    assert!(bench.answers().await[1].starts_with("[I take 1 "), "two were paid for: one here, one there");
+}
+
+#[tokio::test]
+async fn message_of_another_person_has_a_turn_of_its_own_and_is_charged_to_them() {
+    let bench =
+        Bench::new(Vendor::default(), Senders::default(), [Line::Say("to ada"), Line::Say("to bob")]).await;
+    bench.says("ada", "first").await;
+    bench.says("bob", "second").await;
+    assert!(bench.works(&[Nudge::More]).await);
+    assert_eq!(bench.answers().await, ["to ada", "to bob"]);
+    assert_eq!(bench.asked().len(), 2);
+    assert!(!bench.asked()[0].contains("second"), "{:?}", bench.asked());
 }
