@@ -101,7 +101,7 @@ impl Bench {
             hands: Arc::new(FakeHands::default()),
             mind: mind.clone(),
             tools: Vec::new(),
-            tool_names: std::collections::BTreeSet::new(),
+            tool_names: BTreeSet::new(),
             workspace: "/w".to_owned(),
             level: "full".to_owned(),
             expiry: Expiry { idle: None, absolute: None },
