@@ -2,6 +2,7 @@
 //! vendor's cloud.
 
 pub mod booted;
+pub mod conversation;
 pub mod corpus;
 pub mod docker;
 pub mod fixture;

@@ -143,17 +143,19 @@ pub(crate) async fn serve(_confined: Confined, reached: Reached, worker: Worker)
                         Accept::Listening => listen(socket, worker.clone()).await,
                     }
                 } => served,
-                () = until_idle(worker.clone()) => Ok(()),
+                ended = until_idle(worker.clone()) => return ended,
             };
             beating.abort();
-            served
+            served.map_err(|error| format!("cannot use the socket: {error}"))
         })
         .await;
-    // Whoever handed us a socket learns that nothing was lost.
-    for peer in worker.handed.borrow().iter() {
-        let _ = peer.try_io(Interest::WRITABLE, || Ok(sys::send(peer.as_fd(), &[unit::ENDED], &[])?));
+    if served.is_ok() {
+        // Whoever handed us a socket learns that nothing was lost.
+        for peer in worker.handed.borrow().iter() {
+            let _ = peer.try_io(Interest::WRITABLE, || Ok(sys::send(peer.as_fd(), &[unit::ENDED], &[])?));
+        }
     }
-    served.map_err(|error| format!("cannot use the socket: {error}"))
+    served
 }
 
 /// Feeds the watchdog as long as a page can be read: by one thread that turns and a converter that answers.
@@ -166,13 +168,20 @@ async fn beat(mut notify: Notify, worker: Rc<Worker>) {
 }
 
 /// Returns once the worker should make room for another.
-async fn until_idle(worker: Rc<Worker>) {
+///
+/// # Errors
+/// When the converters are gone: pages would be made text beside the key.
+async fn until_idle(worker: Rc<Worker>) -> Result<(), String> {
     loop {
         tokio::time::sleep(LOOK).await;
         let spent = worker.served.get() >= MAX_SERVED;
         let idle = worker.last.get().elapsed() >= IDLE;
+        let gone = worker.getter.converters.are_gone();
+        if worker.in_flight.get() == 0 && gone {
+            return Err("the maker of converters has ended".to_owned());
+        }
         if worker.in_flight.get() == 0 && (spent || idle) {
-            return;
+            return Ok(());
         }
     }
 }
