@@ -308,7 +308,9 @@ fn conversation_is_held(installed: &Installed) {
     assert!(!journal.contains("made-by-a-call") && !journal.contains(KEY) && !journal.contains(TOKEN));
     let heads =
         installed.machine.said(&["journalctl", "--no-pager", "--output=verbose", "OXIBOT_AUDIT_SEQ=1"]);
-    assert!(heads.contains("OXIBOT_AUDIT_MAC=") && heads.contains("_SYSTEMD_UNIT=oxibot-toolhost.service"));
+    // The journal's own word on who wrote it.
+    let user = installed.machine.said(&["id", "-u", "oxibot-tools"]);
+    assert!(heads.contains("OXIBOT_AUDIT_MAC=") && heads.contains(&format!("_UID={user}\n")), "{heads}");
     for (unit, most) in EXPOSURE {
         let said = installed.machine.said(&["systemd-analyze", "security", "--no-pager", unit]);
         let score = said.split("exposure level for").nth(1).and_then(|rest| rest.split_whitespace().nth(1));
