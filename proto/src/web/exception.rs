@@ -112,6 +112,11 @@ impl Exceptions {
         self.0.iter().any(|exception| exception.covers(address, port))
     }
 
+    /// Length of the shortest prefix that names this address and port.
+    pub(super) fn widest(&self, address: IpAddr, port: u16) -> Option<u32> {
+        self.0.iter().filter(|exception| exception.covers(address, port)).map(|found| found.prefix).min()
+    }
+
     /// Whether an entry names this port at all: only then is a name that means something private looked up.
     #[must_use]
     pub fn any_for_port(&self, port: u16) -> bool {
