@@ -306,8 +306,12 @@ fn conversation_is_held(installed: &Installed) {
     let journal = installed.machine.journal("oxibot.service");
     assert!(journal.contains("incoming_message"), "{journal}");
     assert!(!journal.contains("made-by-a-call") && !journal.contains(KEY) && !journal.contains(TOKEN));
-    let heads =
-        installed.machine.said(&["journalctl", "--no-pager", "--output=verbose", "OXIBOT_AUDIT_SEQ=1"]);
+    let heads = installed.machine.said(&[
+        "journalctl",
+        "--no-pager",
+        "--output=verbose",
+        "SYSLOG_IDENTIFIER=oxibot-toolhost",
+    ]);
     // The journal's own word on who wrote it.
     let user = installed.machine.said(&["id", "-u", "oxibot-tools"]);
     assert!(heads.contains("OXIBOT_AUDIT_MAC=") && heads.contains(&format!("_UID={user}\n")), "{heads}");

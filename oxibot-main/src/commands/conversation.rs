@@ -13,10 +13,10 @@ use crate::cli::{AgentArgs, Global};
 use crate::config::{Loaded, Logging};
 use crate::confine::{Network, confine};
 use crate::exit::Exit;
+use crate::gateway::Exits;
 use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive_handover, search_service};
 use crate::render::terminal::{self, Terminal};
 
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::agent;
@@ -74,7 +74,7 @@ pub(super) enum Ended {
     /// It ends where it is.
     AtOnce,
     /// It is told, and ends by itself.
-    Told(watch::Sender<bool>),
+    Told(Exits),
 }
 
 /// The main process of a long-lived command, under the launcher or in a service: toolhost, configuration, `prepare`, confinement, runtime, `command`.
@@ -140,15 +140,13 @@ async fn attend_service(work: impl Future<Output = Exit>, mut connection: Connec
             }
             () = endings.next() => match &ended {
                 Ended::AtOnce => leave(connection, Exit::Cancelled).await,
-                Ended::Told(tell) => {
-                    tell.send_replace(true);
-                }
+                Ended::Told(exits) => exits.end(),
             },
             why = connection.ended() => {
                 terminal::complain(&format!("the toolhost of the service is gone: {why}; ending to be started again"));
-                if let Ended::Told(tell) = &ended {
+                if let Ended::Told(exits) = &ended {
                     // What runs has its answer by now: the calls were lost. What can be kept of the turns is kept.
-                    tell.send_replace(true);
+                    exits.end();
                     drop(timeout(LAST_TURNS, &mut work).await);
                 }
                 return Exit::TryAgain;
@@ -212,9 +210,7 @@ async fn attend(
             exit = &mut work => break exit,
             () = endings.next() => match &ended {
                 Ended::AtOnce => leave(connection, Exit::Cancelled).await,
-                Ended::Told(tell) => {
-                    tell.send_replace(true);
-                }
+                Ended::Told(exits) => exits.end(),
             },
             event = control.next() => match event {
                 ControlEvent::Toolhost(socket, search) => {
@@ -241,6 +237,12 @@ async fn attend(
             },
         }
     };
+    if let Ended::Told(exits) = &ended
+        && exits.restarts()
+        && let Err(error) = control.ask_for_restart().await
+    {
+        tracing::error!(%error, "cannot ask to be started again");
+    }
     connection.close().await;
     exit
 }

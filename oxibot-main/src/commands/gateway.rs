@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use crate::channels::Channel;
 use crate::channels::admission::{Identity, People, people};
 use crate::channels::telegram::{self, Telegram};
@@ -15,7 +13,7 @@ use crate::cli::{AgentArgs, Global};
 use crate::config::{ChannelState, Config, Environment, Loaded, WorkspaceScope};
 use crate::confine::Network;
 use crate::exit::Exit;
-use crate::gateway::{self, Door, Listener, Setup};
+use crate::gateway::{self, Door, Exits, Listener, Setup};
 use crate::launch::Purpose;
 use crate::notify::Notify;
 use crate::render::terminal;
@@ -33,6 +31,7 @@ const SPOKEN: [&str; 1] = ["telegram"];
 struct Ready {
     prepared: Prepared,
     setups: Vec<Setup>,
+    admins: Vec<String>,
     listener: Option<Listener>,
     state: std::path::PathBuf,
     notify: Notify,
@@ -51,9 +50,9 @@ pub(super) fn run(global: &Global) -> Exit {
         web: true,
         purpose: Purpose::LongLived,
     };
-    let (tell, ending) = watch::channel(false);
-    long_lived(global, &needs, prepare, Ended::Told(tell), async |ready, broker| {
-        let Ready { prepared, setups, listener, state, notify } = ready;
+    let exits = Exits::default();
+    long_lived(global, &needs, prepare, Ended::Told(exits.clone()), async |ready, broker| {
+        let Ready { prepared, setups, admins, listener, state, notify } = ready;
         let _only_one = match lock_gateway(&state) {
             Ok(lock) => lock,
             Err(error) => {
@@ -65,7 +64,7 @@ pub(super) fn run(global: &Global) -> Exit {
             Ok(voice) => voice,
             Err(unready) => return unready.report(false),
         };
-        gateway::run(voice, setups, listener, notify, ending).await
+        gateway::run(voice, setups, &admins, listener, notify, &exits).await
     })
 }
 
@@ -73,6 +72,7 @@ fn prepare(loaded: &Loaded) -> Result<Ready, Exit> {
     let prepared = agent::prepare(&no_message(), loaded).map_err(|unready| unready.report(false))?;
     let config = &loaded.config;
     let setups = setups(config).map_err(|fault| fault.report(false))?;
+    let admins = admins(config, &setups);
     if nix::unistd::geteuid().is_root() {
         terminal::complain("the gateway runs as root; give it a user of its own");
     }
@@ -95,7 +95,24 @@ fn prepare(loaded: &Loaded) -> Result<Ready, Exit> {
         Fault::new(Exit::Failed, "service", format!("cannot reach the service manager: {error}"))
             .report(false)
     })?;
-    Ok(Ready { prepared, setups, listener, state: loaded.paths.state.clone(), notify })
+    Ok(Ready { prepared, setups, admins, listener, state: loaded.paths.state.clone(), notify })
+}
+
+/// Administrators: those listed; without a list the one who is admitted, where it is one.
+fn admins(config: &Config, setups: &[Setup]) -> Vec<String> {
+    let listed = &config.gateway.admins;
+    if !listed.is_empty() {
+        return listed.clone();
+    }
+    let admitted: Vec<String> = setups.iter().flat_map(|setup| setup.door.allowed.clone()).collect();
+    if people(&admitted) != People::One {
+        return Vec::new();
+    }
+    let named = |setup: &Setup| {
+        let channel = setup.channel.name();
+        setup.door.allowed.iter().map(move |id| format!("{channel}:{}", id.trim())).collect::<Vec<_>>()
+    };
+    setups.iter().flat_map(named).collect()
 }
 
 fn no_message() -> AgentArgs {
