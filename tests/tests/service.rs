@@ -388,7 +388,7 @@ fn wall_holds_inside_the_unit(installed: &Installed) {
         })
         .map(|line| if line.starts_with("ProtectControlGroups") { "" } else { line })
         .collect();
-    let attack = "Type=oneshot\nStandardOutput=file:/run/attack.json\n\
+    let attack = "Type=oneshot\nStandardOutput=file:/run/attack.json\nStandardError=journal\n\
         ExecStart=-/usr/bin/oxibot --home /var/lib/oxibot-tools/attack doctor --attack --json";
     let text = kept.join("\n").replace("[Service]", &format!("[Service]\n{attack}"));
     std::fs::write(machine.root().join("etc/systemd/system/attack.service"), text).unwrap();
