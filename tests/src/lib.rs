@@ -4,9 +4,11 @@
 pub mod corpus;
 pub mod docker;
 pub mod fixture;
+pub mod gateway;
 pub mod guest;
 pub mod internet;
 pub mod leftovers;
+pub mod mail;
 pub mod model_server;
 pub mod peer;
 pub mod podman;
