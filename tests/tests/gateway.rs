@@ -135,14 +135,55 @@ fn message_is_answered_and_confirmed() {
     assert_eq!(model.problems(), Vec::<String>::new());
 }
 
+/// The judge itself is tried first: calls the schema forbids must be refused by the fake, whoever makes them. Then what
+/// the gateway sends in a whole conversation must pass it.
 #[test]
 fn calls_are_judged_by_telegrams_schema() {
-    if !Telegram::start(TOKEN).knows_the_schema() {
-        skip(
+    let telegram = Telegram::start(TOKEN);
+    if !telegram.knows_the_schema() {
+        return skip(
             "calls_are_judged_by_telegrams_schema",
             "set OXIBOT_API_CONTRACTS to the directory of the schemas",
         );
     }
+    let quiet = json!({"is_disabled": true});
+    let post = |body: &Value| {
+        let text = body.to_string();
+        let head = format!(
+            "POST /bot{TOKEN}/sendMessage HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            text.len()
+        );
+        exchange(telegram.url().trim_start_matches("http://").parse().unwrap(), &format!("{head}{text}"))
+            .unwrap()
+    };
+    let right = json!({"chat_id": OWNER, "text": "x", "link_preview_options": quiet});
+    assert_eq!(post(&right).0, 200);
+    for (key, wrong) in [
+        ("text", Value::Null),
+        ("reply_parameters", json!({"message_id": "five"})),
+        ("reply_markup", json!(7)),
+    ] {
+        let mut body = right.clone();
+        body[key] = wrong;
+        let (status, answer) = post(&body);
+        assert!(status == 400 && answer.contains("not by the schema"), "{body}: {answer}");
+    }
+    assert_eq!(telegram.problems().len(), 3, "and each is kept: {:?}", telegram.problems());
+
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::start(
+        Rules::with_key(KEY),
+        vec![Answer::calls(&[("a", "bash", r#"{"command":"sleep 9"}"#)]), Answer::text("**Done.**")],
+    );
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "wait");
+    eventually(&gateway, "an answer", || telegram.texts(OWNER).last().is_some_and(|text| text == "Done."));
+    for method in ["sendMessage", "editMessageText", "sendChatAction"] {
+        assert!(!telegram.calls(method).is_empty(), "{method} was not judged");
+    }
+    assert_eq!(telegram.problems(), Vec::<String>::new());
 }
 
 #[test]
@@ -490,10 +531,15 @@ fn free_port() -> u16 {
 
 /// Status and body of a plain request.
 fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    exchange(([127, 0, 0, 1], port).into(), &request)
+}
+
+fn exchange(address: std::net::SocketAddr, request: &str) -> Option<(u16, String)> {
     use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     let status = text.split(' ').nth(1)?.parse().ok()?;
