@@ -9,10 +9,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use oxibot_proto::message::StopScope;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::command::{self, Said};
+use super::consent::Heard;
 use super::office::{Office, Post};
 use super::recover::{self, Fate};
 use super::watcher::Watcher;
@@ -68,7 +70,7 @@ pub(super) async fn work(office: Arc<Office>, conversation: String, mut nudges: 
 }
 
 async fn one(
-    office: &Office,
+    office: &Arc<Office>,
     conversation: &str,
     message: &Received,
     nudges: &mut mpsc::Receiver<Nudge>,
@@ -104,7 +106,15 @@ async fn one(
             let desk = Turn { office, conversation, message, inbound: &inbound, agent, terms, paid };
             desk.hold(said == Said::Retry, nudges).await
         }
-        Said::Help | Said::Stop | Said::Status | Said::WhoAmI | Said::Usage | Said::Unknown(_) => Ok(()),
+        Said::Help
+        | Said::Stop
+        | Said::StopAll
+        | Said::Restart
+        | Said::Answer { .. }
+        | Said::Status
+        | Said::WhoAmI
+        | Said::Usage
+        | Said::Unknown(_) => Ok(()),
     }
 }
 
@@ -120,6 +130,29 @@ pub(super) async fn at_once(
         Said::Help => command::HELP.to_owned(),
         Said::Stop if stopped => "[stopping]".to_owned(),
         Said::Stop => "[nothing is running]".to_owned(),
+        Said::StopAll | Said::Restart if !office.person(&message.channel, inbound).admin => {
+            words::ADMINISTRATORS.to_owned()
+        }
+        Said::StopAll => match office.voice.broker.stop(StopScope::All).await {
+            Ok(ended) => words::stopped_all(ended.ended),
+            Err(error) => format!("[{error}]"),
+        },
+        Said::Restart => {
+            tracing::warn!(target: "oxibot_main", who = %inbound.sender.id, "asked to start again by an administrator");
+            // Kept before it happens: what was asked is answered, and not asked again by the next start.
+            answer(office, message, &[], &inbound.target, "[starting again]").await?;
+            office.exits.restart();
+            return Ok(());
+        }
+        Said::Answer { yes, id } => {
+            let by = office.person(&message.channel, inbound);
+            match office.questions.answer(id, *yes, &message.conversation, &by) {
+                // What came of it is shown where it was asked.
+                Heard::Taken => String::new(),
+                Heard::Nothing => words::unheard(id, true),
+                Heard::NotYours => words::unheard(id, false),
+            }
+        }
         Said::Status => status(office, &message.conversation),
         Said::WhoAmI => who(&message.channel, inbound),
         Said::Usage => {
@@ -305,7 +338,7 @@ impl Turn<'_> {
         tokio::select! {
             finished = self.agent.turn(session, &self.terms, said, watcher, &mut inbox) => finished,
             error = self.listen(&inputs, nudges) => Err(error),
-            never = show.keep(watcher) => match never {},
+            never = show.keep(|| watcher.running(), || self.office.questions.waits_in(self.conversation)) => match never {},
         }
     }
 
@@ -451,12 +484,16 @@ impl<'a> Display<'a> {
     }
 
     /// Keeps it up to date, as fast as the vendor lets us.
-    async fn keep(mut self, watcher: &Watcher<'_>) -> Infallible {
+    ///
+    /// `running` is what to say of a call; while somebody is `asked` it is not us who is to write.
+    async fn keep(mut self, running: impl Fn() -> Option<String>, asked: impl Fn() -> bool) -> Infallible {
         let mut clock = interval(Duration::from_secs(1));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
-            self.refresh(watcher.running()).await;
+            if !asked() {
+                self.refresh(running()).await;
+            }
         }
     }
 

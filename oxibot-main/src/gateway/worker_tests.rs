@@ -4,7 +4,8 @@ use oxibot_proto::message::{Outcome, ToMain, ToToolhost, TransferEnd};
 use oxibot_proto::settings::Senders;
 use tokio::time::timeout;
 
-use super::super::office::Voice;
+use super::super::exits::Exits;
+use super::super::office::{Admins, Voice};
 use super::*;
 use crate::agent::allowance::Allowance;
 use crate::agent::fakes::{FakeHands, FakeMind, Line};
@@ -124,7 +125,8 @@ impl Bench {
         let voice = Voice { agent, terms, open_mind, broker, allowance };
         let vendor = Arc::new(vendor);
         let post = Post::new(vendor.clone());
-        let office = Arc::new(Office::new(voice, [("telegram", post)].into()));
+        let office =
+            Arc::new(Office::new(voice, [("telegram", post)].into(), Admins::default(), Exits::default()));
         Self { office, mind, vendor, said: Mutex::new(0), _connection: connection, _state: state }
     }
 

@@ -323,7 +323,9 @@ impl Mail<'_> {
         }
         if !self.intake.admits(&sender) {
             // Told without a word of what they wrote, which is not even fetched.
-            return self.hand_in(&head, sender, Body { text: String::new(), left_out: Vec::new() }).await;
+            let nothing = Body { text: String::new(), left_out: Vec::new() };
+            let _no = self.hand_in(&head, sender, nothing).await?;
+            return Ok(());
         }
         if !self.within_rate(&sender.id, taken_in) {
             tracing::warn!(
@@ -339,14 +341,14 @@ impl Mail<'_> {
             Body::read(&fetched.bytes, fetched.size <= fetched.bytes.len(), most_characters)
         })
         .await?;
-        self.hand_in(&head, sender, body).await?;
-        if self.email.rules.mark_seen {
+        let taken = self.hand_in(&head, sender, body).await?;
+        if taken && self.email.rules.mark_seen {
             mailbox.mark_seen(self.uid).await?;
         }
         Ok(())
     }
 
-    async fn hand_in(&self, head: &Head, sender: Sender, body: Body) -> Result<(), ChannelFault> {
+    async fn hand_in(&self, head: &Head, sender: Sender, body: Body) -> Result<bool, ChannelFault> {
         let text = if head.subject.is_empty() || !head.references.is_empty() || body.text.starts_with('/') {
             body.text
         } else {

@@ -140,8 +140,12 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn server_that_sends_without_end_is_cut_off() {
+    #[test]
+    fn server_that_sends_without_end_is_cut_off() {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(cut_off());
+    }
+
+    async fn cut_off() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = tokio::spawn(async move {
