@@ -17,6 +17,7 @@ use crate::agent::runner::{Agent, Terms};
 use crate::broker::Broker;
 use crate::channels::admission::{Admission, Identity, admit};
 use crate::channels::{Channel, Inbound, Letter, Target, split};
+use crate::redaction;
 use crate::repl::OpenMind;
 use crate::store::Store;
 use crate::store::post::NewDelivery;
@@ -197,7 +198,8 @@ impl Office {
         text: &str,
     ) -> Vec<NewDelivery> {
         let Some(post) = self.channels.get(channel) else { return Vec::new() };
-        let mut pieces = split::split(text, post.channel.limit());
+        // Before it is cut: half a key is not recognised.
+        let mut pieces = split::split(&redaction::text(text), post.channel.limit());
         if pieces.len() > MOST_LETTERS {
             let left = pieces.len() - MOST_LETTERS;
             pieces.truncate(MOST_LETTERS);

@@ -24,6 +24,7 @@ use crate::agent::runner::{Agent, AgentError, Input, Terms, now_millis};
 use crate::agent::turn::Finished;
 use crate::channels::{Inbound, Letter, Target};
 use crate::model::{Message, Role, TokenUsage};
+use crate::redaction;
 use crate::repl::table;
 use crate::store::post::{Begun, Received};
 use crate::store::{Ending, Entry, Session, StoreError};
@@ -505,6 +506,7 @@ impl<'a> Display<'a> {
             post.channel.typing(self.target).await;
         }
         let Some(text) = running.filter(|_| due(self.edited, EDIT)) else { return };
+        let text = redaction::text(&text).into_owned();
         self.edited = Some(Instant::now());
         let letter = Letter { target: Target { reply_to: None, ..self.target.clone() }, text: text.clone() };
         match &self.word {
