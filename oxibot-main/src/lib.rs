@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod backoff;
 pub mod broker;
 pub mod channels;
 pub mod cli;

@@ -148,7 +148,8 @@ extern "C" fn unmap_segments(
     _size: libc::size_t,
     _data: *mut libc::c_void,
 ) -> libc::c_int {
-    /// Segments are mapped in whole pages; larger pages make the range smaller, never wrong.
+    /// The smallest there is. Where pages are larger the kernel refuses a range that begins inside of one, and rounds the
+    /// end up to where the mapping's own last page ends: nothing else is ever reached.
     const PAGE: u64 = 4096;
     // SAFETY: the loader passes a valid description that lives as long as this call.
     let object = unsafe { &*object };

@@ -510,7 +510,7 @@ pub fn faults(
         }
     };
     range("tools.exec.timeout", tools.exec.timeout, 1, MAX_TIMEOUT_SECONDS);
-    range("tools.web.search.maxResults", tools.web.search.max_results, 1, 20);
+    range("tools.web.search.maxResults", tools.web.search.max_results, 1, 10);
     range("limits.maxTimeoutSeconds", limits.max_timeout_seconds, 1, MAX_TIMEOUT_SECONDS);
     range("limits.cpuSeconds", limits.cpu_seconds, 1, 86_400);
     range("limits.memoryMb", limits.memory_mb, 16, u32::MAX);
@@ -593,7 +593,7 @@ mod tests {
         let cases = [
             (r#"{"tools":{"exec":{"timeout":0}}}"#, "tools.exec.timeout"),
             (r#"{"tools":{"exec":{"timeout":601}}}"#, "tools.exec.timeout"),
-            (r#"{"tools":{"web":{"search":{"maxResults":21}}}}"#, "tools.web.search.maxResults"),
+            (r#"{"tools":{"web":{"search":{"maxResults":11}}}}"#, "tools.web.search.maxResults"),
             (r#"{"limits":{"maxTimeoutSeconds":30}}"#, "tools.exec.timeout"),
             (r#"{"limits":{"maxTimeoutSeconds":0}}"#, "limits.maxTimeoutSeconds"),
             (r#"{"limits":{"cpuSeconds":0}}"#, "limits.cpuSeconds"),

@@ -252,6 +252,41 @@ fn an_exception_for_a_tunnel_does_not_excuse_what_is_inside() {
 }
 
 #[test]
+fn an_exception_for_local_nat64_excuses_no_private_address_in_any_of_its_forms() {
+    let local = |bits: u128| {
+        let base: Ipv6Addr = "64:ff9b:1::".parse().unwrap();
+        IpAddr::from(Ipv6Addr::from_bits(base.to_bits() | bits))
+    };
+    // Where RFC 6052 puts an address for each length of prefix; bits 64 to 71 stay zero.
+    let forms = |inner: &str| {
+        let bits = u128::from(inner.parse::<Ipv4Addr>().unwrap().to_bits());
+        [
+            (48, (bits >> 16) << 64 | (bits & 0xffff) << 40),
+            (56, (bits >> 24) << 64 | (bits & 0x00ff_ffff) << 32),
+            (64, bits << 24),
+            (96, bits),
+        ]
+    };
+    let excepted = Exceptions::parse(&["[64:ff9b:1::/48]:443"]).unwrap();
+    for inner in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "192.168.7.9"] {
+        for (length, bits) in forms(inner) {
+            assert!(judge_address(local(bits), 443, &excepted).is_err(), "/{length} {inner}");
+            // Translators do not look at what follows: it must not make another address of it.
+            let padded = local(bits | if length < 96 { 0x0008_0808 } else { 0 });
+            assert!(judge_address(padded, 443, &excepted).is_err(), "/{length} {padded}");
+        }
+    }
+    for (length, bits) in forms("93.184.216.34") {
+        assert_eq!(judge_address(local(bits), 443, &excepted), Ok(()), "/{length}");
+    }
+    assert!(judge_address(local(0), 443, &excepted).is_err(), "nothing is inside");
+    // Where the operator names a longer prefix, its bits are no part of an address.
+    let long = Exceptions::parse(&["[64:ff9b:1:fffe::/96]:443"]).unwrap();
+    assert_eq!(judge_address("64:ff9b:1:fffe::808:808".parse().unwrap(), 443, &long), Ok(()));
+    assert!(judge_address("64:ff9b:1:fffe::a00:1".parse().unwrap(), 443, &long).is_err());
+}
+
+#[test]
 fn metadata_services_are_named() {
     for address in ["169.254.169.254", "168.63.129.16", "fd00:ec2::254"] {
         let denial = judge_address(address.parse().unwrap(), 80, &none()).unwrap_err();

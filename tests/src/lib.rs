@@ -1,6 +1,7 @@
 //! Fakes and fixtures for the end-to-end tests. What can run for real runs for real; a fake stands in only for a
 //! vendor's cloud.
 
+pub mod conversation;
 pub mod corpus;
 pub mod docker;
 pub mod fixture;

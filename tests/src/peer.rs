@@ -59,7 +59,22 @@ impl Peer {
     /// # Panics
     /// When it cannot be started.
     #[must_use]
-    pub fn start_as(mut command: Command, home: &Path, workspace: &Path, more: &[&str]) -> Self {
+    pub fn start_as(command: Command, home: &Path, workspace: &Path, more: &[&str]) -> Self {
+        Self::spawn(command, home, workspace, more, Stdio::null())
+    }
+
+    /// Starts it with a socket to a fetch worker, and exchanges hellos.
+    ///
+    /// # Panics
+    /// When it does not greet.
+    #[must_use]
+    pub fn with_web(home: &Path, workspace: &Path, worker: OwnedFd) -> Self {
+        let mut command = Command::new(binary("oxibot-toolhost"));
+        command.arg0("oxibot-toolhost").env_clear();
+        Self::spawn(command, home, workspace, &["--fetch-fd", "1"], Stdio::from(worker)).greet().0
+    }
+
+    fn spawn(mut command: Command, home: &Path, workspace: &Path, more: &[&str], out: Stdio) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("socket pair");
         ours.set_read_timeout(Some(PATIENCE)).expect("read timeout");
         let child = command
@@ -69,7 +84,7 @@ impl Peer {
             .arg(workspace)
             .args(more)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .stdout(out)
             .spawn()
             .expect("toolhost starts");
         Self { child, stream: ours, decoder: Decoder::new(), next: 1 }
@@ -81,11 +96,14 @@ impl Peer {
     /// When it does not greet.
     #[must_use]
     pub fn greeted(home: &Path, workspace: &Path, more: &[&str]) -> (Self, ToolhostHello) {
-        let mut peer = Self::start(home, workspace, more);
-        peer.send(&hello());
-        match peer.receive() {
-            Some(ToMain::Hello(hello)) => (peer, hello),
-            other => panic!("expected a hello, got {other:?}; toolhost: {:?}", peer.child.try_wait()),
+        Self::start(home, workspace, more).greet()
+    }
+
+    fn greet(mut self) -> (Self, ToolhostHello) {
+        self.send(&hello());
+        match self.receive() {
+            Some(ToMain::Hello(hello)) => (self, hello),
+            other => panic!("expected a hello, got {other:?}; toolhost: {:?}", self.child.try_wait()),
         }
     }
 

@@ -199,18 +199,23 @@ fn anything_changed_after_the_yes_is_another_call() {
 }
 
 #[test]
-fn another_connection_or_another_policy_has_no_such_approval() {
+fn another_connection_has_no_such_approval_and_no_restart_keeps_one() {
     let fixture = Fixture::new();
-    let (first, id) = granted(&fixture, &[], "mark");
+    let (mut first, id) = granted(&fixture, &[], "mark");
     let (mut other, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
     assert_denied(&call(&mut other, calling("mark", Some(&id))), "approval.unknown");
     assert!(matches!(answer(&mut other, &id, true), ApprovalOutcome::Void { .. }));
-    drop((first, other));
-    // A policy changes by a restart; what was granted before is gone with it.
-    let config = configure(&fixture, &json!({"limits": {"processes": 100}}));
-    let (mut later, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &["--config", &config]);
-    assert_denied(&call(&mut later, calling("mark", Some(&id))), "approval.unknown");
     assert!(!ran(&fixture, "mark"));
+    // The control: where it was given it is still good.
+    assert_eq!(call(&mut first, calling("mark", Some(&id))).outcome, Outcome::Completed);
+    assert!(ran(&fixture, "mark"));
+    drop((first, other));
+    // A policy changes by a restart, under another configuration or the same; nothing that was granted outlives one.
+    let (before, id) = granted(&fixture, &[], "later");
+    drop(before);
+    let (mut after, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
+    assert_denied(&call(&mut after, calling("later", Some(&id))), "approval.unknown");
+    assert!(!ran(&fixture, "later"));
 }
 
 #[test]

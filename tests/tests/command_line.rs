@@ -135,3 +135,29 @@ fn a_reader_that_went_away_is_no_failure_and_nothing_is_said() {
         assert!(!said.contains("write") && !said.contains("panic"), "{arguments:?}: {said}");
     }
 }
+
+/// `trap '' CHLD` in a shell and some service managers leave that behind; the kernel then throws away how a child ended.
+#[test]
+fn parent_that_ignores_its_ended_children_changes_no_exit_status() {
+    for (arguments, status) in [
+        (&["gateway"][..], 78),
+        (&["tool", "call", "web_get", r#"{"url":"http://127.0.0.1:9/"}"#, "--json"][..], 3),
+        (&["tool", "call", "list_dir", r#"{"path":"."}"#, "--json"][..], 0),
+        (&["audit", "verify"][..], 0),
+    ] {
+        let fixture = Fixture::new();
+        let inner = fixture.oxibot();
+        let output = std::process::Command::new("bash")
+            .env_clear()
+            .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .args(["-c", "trap '' CHLD; exec \"$@\"", "bash"])
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", describe(&output));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("No child") && !said.contains("ended by"), "{arguments:?}: {said}");
+    }
+}

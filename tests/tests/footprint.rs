@@ -1,11 +1,10 @@
 //! What the release binaries weigh, on disk and in memory.
 
-use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use oxibot_tests::conversation::Conversation;
 use oxibot_tests::fixture::{Fixture, skip};
 use oxibot_tests::processes::{memory, tree};
 use serde_json::json;
@@ -38,40 +37,15 @@ fn release_binaries_are_stripped() {
 fn idle_main_and_toolhost_fit_in_sixteen_megabytes_alone() {
     let Some(directory) = release("idle_main_and_toolhost_fit_in_sixteen_megabytes_alone") else { return };
     let fixture = Fixture::new();
-    let path = fixture.home().join("config.json");
-    let text = json!({"agents": {"defaults": {"model": "ollama/none", "workspace": fixture.workspace()}},
-        "providers": {"ollama": {"apiBase": "http://127.0.0.1:9/v1"}}});
-    std::fs::write(&path, text.to_string()).unwrap();
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let mut child = Command::new(directory.join("oxibot"))
-        .arg("--home")
-        .arg(fixture.home())
-        .arg("agent")
-        .env_clear()
-        .env("HOME", fixture.root())
-        .env("PATH", "/usr/bin:/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .unwrap();
-    let root = i32::try_from(child.id()).unwrap();
-    let start = Instant::now();
-    while tree(root).iter().filter(|process| process.command.contains("zygote")).count() < 2 {
-        assert!(start.elapsed() < Duration::from_secs(60), "it comes up: {:?}", tree(root));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let conversation = Conversation::start(&directory, &fixture, 2);
+    let root = conversation.root();
     std::thread::sleep(Duration::from_secs(2));
     let parts: Vec<(String, u64)> =
         tree(root).iter().map(|process| (process.command.clone(), memory(process.pid, "Pss"))).collect();
     let (fetcher, parts): (Vec<_>, Vec<_>) =
         parts.into_iter().partition(|(command, _)| command.contains("toolhost fetcher"));
     let sum: u64 = parts.iter().map(|(_, kb)| kb).sum();
-    let mut input = child.stdin.take().unwrap();
-    let _ = input.write_all(b"/exit\n");
-    drop(input);
-    let _ = child.wait();
+    conversation.end();
     assert!(parts.len() >= 5, "main and the toolhost's processes are counted: {parts:?}");
     assert!(sum <= 16 * 1024, "{sum} KiB: {parts:#?}");
     assert!(fetcher.len() == 1 && fetcher.iter().all(|(_, kb)| *kb <= 1024), "{fetcher:?}");

@@ -135,14 +135,55 @@ fn message_is_answered_and_confirmed() {
     assert_eq!(model.problems(), Vec::<String>::new());
 }
 
+/// The judge itself is tried first: calls the schema forbids must be refused by the fake, whoever makes them. Then what
+/// the gateway sends in a whole conversation must pass it.
 #[test]
 fn calls_are_judged_by_telegrams_schema() {
-    if !Telegram::start(TOKEN).knows_the_schema() {
-        skip(
+    let telegram = Telegram::start(TOKEN);
+    if !telegram.knows_the_schema() {
+        return skip(
             "calls_are_judged_by_telegrams_schema",
             "set OXIBOT_API_CONTRACTS to the directory of the schemas",
         );
     }
+    let quiet = json!({"is_disabled": true});
+    let post = |body: &Value| {
+        let text = body.to_string();
+        let head = format!(
+            "POST /bot{TOKEN}/sendMessage HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            text.len()
+        );
+        exchange(telegram.url().trim_start_matches("http://").parse().unwrap(), &format!("{head}{text}"))
+            .unwrap()
+    };
+    let right = json!({"chat_id": OWNER, "text": "x", "link_preview_options": quiet});
+    assert_eq!(post(&right).0, 200);
+    for (key, wrong) in [
+        ("text", Value::Null),
+        ("reply_parameters", json!({"message_id": "five"})),
+        ("reply_markup", json!(7)),
+    ] {
+        let mut body = right.clone();
+        body[key] = wrong;
+        let (status, answer) = post(&body);
+        assert!(status == 400 && answer.contains("not by the schema"), "{body}: {answer}");
+    }
+    assert_eq!(telegram.problems().len(), 3, "and each is kept: {:?}", telegram.problems());
+
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::start(
+        Rules::with_key(KEY),
+        vec![Answer::calls(&[("a", "bash", r#"{"command":"sleep 9"}"#)]), Answer::text("**Done.**")],
+    );
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "wait");
+    eventually(&gateway, "an answer", || telegram.texts(OWNER).last().is_some_and(|text| text == "Done."));
+    for method in ["sendMessage", "editMessageText", "sendChatAction"] {
+        assert!(!telegram.calls(method).is_empty(), "{method} was not judged");
+    }
+    assert_eq!(telegram.problems(), Vec::<String>::new());
 }
 
 #[test]
@@ -219,6 +260,192 @@ fn stop_ends_the_turn_and_what_it_runs() {
     });
     telegram.says(OWNER, "/whoami");
     eventually(&gateway, "who", || telegram.texts(OWNER).last().unwrap().contains("telegram id 42"));
+}
+
+/// A model that wants to push by force, and then says so.
+fn pushing() -> ModelServer {
+    ModelServer::start(
+        Rules::with_key(KEY),
+        vec![
+            Answer::calls(&[("a", "bash", r#"{"command":"touch mark; git push --force"}"#)]),
+            Answer::text("Done."),
+        ],
+    )
+}
+
+/// The id of the call that waits for a yes in a chat.
+fn asked(telegram: &Telegram, chat: i64) -> Option<String> {
+    let text = telegram.texts(chat).into_iter().find(|text| text.contains("/approve "))?;
+    Some(text.split("/approve ").nth(1)?.split(' ').next()?.to_owned())
+}
+
+#[test]
+fn call_is_shown_whole_in_the_chat_and_a_button_lets_it_run_once() {
+    let (telegram, model) = (Telegram::start(TOKEN), pushing());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let mut gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "push it");
+    eventually(&gateway, "asked", || asked(&telegram, OWNER).is_some());
+    let id = asked(&telegram, OWNER).unwrap();
+    assert!(!fixture.workspace().join("mark").exists(), "it waits");
+    telegram.presses(OWNER, OWNER, "Approve once");
+    eventually(&gateway, "an answer", || telegram.texts(OWNER).last().is_some_and(|text| text == "Done."));
+    assert!(fixture.workspace().join("mark").exists(), "{}", gateway.log());
+    // The message has no buttons any more; whoever still sees them presses to no effect.
+    telegram.says(OWNER, &format!("/approve {id}"));
+    eventually(&gateway, "told", || telegram.texts(OWNER).len() == 3);
+    let seen = telegram
+        .transcript(OWNER)
+        .replace(&id, "ID")
+        .replace(&fixture.workspace().display().to_string(), "WORKSPACE");
+    assert_eq!(
+        seen,
+        "\
+bot: bash needs a yes: it rewrites or deletes what others may have fetched (rule git.force-push)
+in WORKSPACE
+  | in .:
+  | touch mark; git push --force
+
+Run exactly this, once? Answer within 10 minutes: /approve ID or /deny ID
+[Approve once]
+[Deny]
+bot changes it: bash needs a yes: it rewrites or deletes what others may have fetched (rule git.force-push)
+in WORKSPACE
+  | in .:
+  | touch mark; git push --force
+
+[approved by Person42, for this once]
+bot: Done.
+bot: [nothing waits for a yes under ID: it was answered, or its time is over]"
+    );
+    assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
+    assert_eq!(telegram.unanswered_buttons(), 0);
+    assert_eq!(telegram.problems(), Vec::<String>::new());
+    let audit = fixture.oxibot().args(["audit", "export"]).output().unwrap();
+    let audit = String::from_utf8_lossy(&audit.stdout).into_owned();
+    assert!(audit.contains("telegram:42"), "who said it is on record: {audit}");
+}
+
+#[test]
+fn no_in_words_is_a_refusal_with_its_reason() {
+    let (telegram, model) = (Telegram::start(TOKEN), pushing());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "push it");
+    eventually(&gateway, "asked", || asked(&telegram, OWNER).is_some());
+    telegram.says(OWNER, &format!("/deny {}", asked(&telegram, OWNER).unwrap()));
+    eventually(&gateway, "an answer", || {
+        telegram.texts(OWNER).last().is_some_and(|text| text.starts_with("Done.\n\nrefused: bash: "))
+    });
+    assert!(!fixture.workspace().join("mark").exists());
+    assert!(telegram.transcript(OWNER).contains("[denied by Person42]"), "{}", telegram.transcript(OWNER));
+    let told = last_answer(&model.requests()[1]);
+    assert!(told.contains("denied, a person was asked and said no"), "{told}");
+}
+
+/// What the model is told of its last call.
+fn last_answer(request: &Request) -> String {
+    let messages = request.body["messages"].as_array().cloned().unwrap_or_default();
+    messages.iter().rev().find(|message| message["role"] == "tool").unwrap()["content"].to_string()
+}
+
+#[test]
+fn in_a_group_only_who_asked_or_an_administrator_may_say_yes() {
+    let (telegram, model) = (Telegram::start(TOKEN), pushing());
+    let more = json!({
+        "channels": {"telegram": {"allowedUsers": ["42", "43", "44"]}},
+        "agents": {"workspaceScope": "shared"},
+        "groups": {"memory": true},
+        "gateway": {"admins": ["telegram:44"]},
+    });
+    let fixture = configured(&telegram, &model, &more);
+    let gateway = Gateway::start(&fixture);
+    let mention = json!({"entities": [{"type": "mention", "offset": 0, "length": BOT_NAME.len() + 1}]});
+    telegram.says_in_group(OWNER, -100, &format!("@{BOT_NAME} push it"), mention);
+    eventually(&gateway, "asked", || asked(&telegram, -100).is_some());
+    let id = asked(&telegram, -100).unwrap();
+    // A stranger, who sees nothing of it; another user, by button and from elsewhere.
+    telegram.presses(666_000, -100, "Approve once");
+    telegram.presses(43, -100, "Approve once");
+    telegram.says(43, &format!("/approve {id}"));
+    eventually(&gateway, "both told", || {
+        [-100, 43].into_iter().all(|chat| {
+            telegram.texts(chat).last().is_some_and(|text| text.contains("is not yours to answer"))
+        })
+    });
+    assert!(!fixture.workspace().join("mark").exists());
+    assert_eq!(telegram.unanswered_buttons(), 1, "the stranger's");
+    telegram.says(44, &format!("/approve {id}"));
+    eventually(&gateway, "an answer", || telegram.texts(-100).last().is_some_and(|text| text == "Done."));
+    assert!(fixture.workspace().join("mark").exists());
+    assert_eq!(telegram.texts(44), Vec::<String>::new(), "what came of it is shown where it was asked");
+}
+
+#[test]
+fn question_ends_with_its_turn() {
+    let (telegram, model) = (Telegram::start(TOKEN), pushing());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "push it");
+    eventually(&gateway, "asked", || asked(&telegram, OWNER).is_some());
+    telegram.says(OWNER, "/stop");
+    eventually(&gateway, "stopped", || {
+        telegram.texts(OWNER).iter().any(|text| text.starts_with("[stopped]"))
+    });
+    telegram.presses(OWNER, OWNER, "Approve once");
+    eventually(&gateway, "told", || {
+        telegram.texts(OWNER).last().is_some_and(|text| text.contains("nothing waits for a yes"))
+    });
+    assert!(!fixture.workspace().join("mark").exists());
+}
+
+#[test]
+fn what_concerns_everybody_is_for_administrators() {
+    let telegram = Telegram::start(TOKEN);
+    let model = ModelServer::answering(Rules::with_key(KEY), |request| {
+        let said = last_said(request);
+        if said.contains("go on") {
+            Answer::calls(&[("a", "bash", r#"{"command":"echo begun > begun; sleep 300"}"#)])
+        } else {
+            Answer::text(&format!("echo {said}"))
+        }
+    });
+    let more = json!({
+        "channels": {"telegram": {"allowedUsers": ["42", "43"]}},
+        "agents": {"workspaceScope": "shared"},
+        "gateway": {"admins": ["telegram:43"]},
+    });
+    let fixture = configured(&telegram, &model, &more);
+    let mut gateway = Gateway::start(&fixture);
+    telegram.says(OWNER, "go on");
+    eventually(&gateway, "it runs", || fixture.workspace().join("begun").is_file());
+    for command in ["/stop all", "/restart"] {
+        let before = telegram.texts(OWNER).len();
+        telegram.says(OWNER, command);
+        eventually(&gateway, "refused", || telegram.texts(OWNER).len() > before);
+        let said = telegram.texts(OWNER).pop().unwrap();
+        assert!(said.contains("only an administrator"), "{command}: {said}");
+    }
+    telegram.says(43, "/restart");
+    eventually(&gateway, "started again", || {
+        telegram.texts(43) == ["[starting again]"]
+            && telegram.texts(OWNER).iter().any(|text| text.contains("may have taken effect: bash"))
+    });
+    assert!(matches!(gateway.child.try_wait(), Ok(None)), "the launcher stays: {}", gateway.log());
+    telegram.says(43, "hello");
+    eventually(&gateway, "it answers again", || {
+        telegram.texts(43).last().is_some_and(|text| text == "echo hello")
+    });
+    std::fs::remove_file(fixture.workspace().join("begun")).unwrap();
+    telegram.says(OWNER, "go on");
+    eventually(&gateway, "it runs again", || fixture.workspace().join("begun").is_file());
+    telegram.says(43, "/stop all");
+    eventually(&gateway, "all stopped", || {
+        telegram.texts(43).last().is_some_and(|text| text.contains("everything is stopped: "))
+            && telegram.texts(OWNER).last().is_some_and(|text| text.contains("[stopped]"))
+    });
+    assert!(fixture.home().join("run/stop").exists(), "the toolhost takes no more calls");
+    assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
 }
 
 #[test]
@@ -490,10 +717,15 @@ fn free_port() -> u16 {
 
 /// Status and body of a plain request.
 fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    exchange(([127, 0, 0, 1], port).into(), &request)
+}
+
+fn exchange(address: std::net::SocketAddr, request: &str) -> Option<(u16, String)> {
     use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     let status = text.split(' ').nth(1)?.parse().ok()?;

@@ -1,9 +1,11 @@
 //! How much one sender may ask for, and the stop by file that ends what runs.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use oxibot_proto::message::{CallRequest, CallResult, Denial, Origin, Outcome, ToMain, ToToolhost};
+use oxibot_proto::message::{
+    CallRequest, CallResult, Denial, GetRequest, Origin, Outcome, ToMain, ToToolhost, TransferEnd,
+};
 use oxibot_tests::fixture::Fixture;
 use oxibot_tests::peer::{PATIENCE, Peer};
 use serde_json::{Value, json};
@@ -66,20 +68,32 @@ fn burst_is_granted_then_the_sender_waits_and_others_do_not() {
     }
 }
 
+fn today() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 86_400
+}
+
 #[test]
 fn days_budget_survives_a_restart() {
-    let fixture = Fixture::new();
-    let senders = json!({"callsPerMinute": 0, "callsPerDay": 3});
-    let mut peer = limited(&fixture, &senders);
-    for _ in 0..2 {
-        assert_eq!(call_of(&mut peer, "ada", "telegram").outcome, Outcome::Completed);
-    }
-    drop(peer);
-    let mut peer = limited(&fixture, &senders);
-    let outcomes: Vec<bool> =
-        (0..3).map(|_| denied(&call_of(&mut peer, "ada", "telegram")).is_some()).collect();
-    // Midnight may pass once; then the count begins anew, and nothing is denied.
-    assert!(outcomes == [false, true, true] || outcomes == [false; 3], "{outcomes:?}");
+    // Where midnight passes in between the count begins anew, and the day that began is tried.
+    let (outcomes, fixture) = loop {
+        let (fixture, day) = (Fixture::new(), today());
+        let senders = json!({"callsPerMinute": 0, "callsPerDay": 3});
+        let mut peer = limited(&fixture, &senders);
+        for _ in 0..2 {
+            assert_eq!(call_of(&mut peer, "ada", "telegram").outcome, Outcome::Completed);
+        }
+        drop(peer);
+        let mut peer = limited(&fixture, &senders);
+        let outcomes: Vec<_> = (0..3).map(|_| call_of(&mut peer, "ada", "telegram")).collect();
+        if today() == day {
+            break (outcomes, fixture);
+        }
+    };
+    let rules: Vec<Option<&str>> =
+        outcomes.iter().map(|result| denied(result).map(|denial| denial.rule.as_str())).collect();
+    let used_up = Some("limits.callsPerDay");
+    assert_eq!(rules, [None, used_up, used_up], "{outcomes:?}");
+    assert_eq!(recorded(&fixture.home(), "rate_limited"), 1);
 }
 
 #[test]
@@ -108,4 +122,55 @@ fn file_in_the_home_ends_what_runs_and_refuses_what_comes() {
     assert!(denial.hint.contains("STOP in OxiBot's home"), "{denial:?}");
     std::fs::remove_file(&stop).unwrap();
     assert_eq!(peer.bash("true").outcome, Outcome::Completed);
+}
+
+/// Begins to fetch a file larger than the window of a transfer, so that it waits for us, and answers how it ended.
+fn end_of_transfer(peer: &mut Peer, between: impl FnOnce()) -> TransferEnd {
+    let call = peer.number();
+    peer.send(&ToToolhost::Get(GetRequest {
+        call,
+        workspace: None,
+        path: "large".into(),
+        max_size: 1 << 24,
+    }));
+    let mut between = Some(between);
+    loop {
+        match peer.receive().unwrap() {
+            ToMain::GetChunk(_) => {
+                if let Some(between) = between.take() {
+                    between();
+                }
+            }
+            ToMain::TransferEnd(end) if end.call == call => return end,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn file_in_the_home_ends_a_transfer_although_no_call_runs() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.workspace().join("large"), vec![7; 8 << 20]).unwrap();
+    let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
+    let (stop, begun) = (fixture.home().join("STOP"), Instant::now());
+    let end = end_of_transfer(&mut peer, || std::fs::write(&stop, "").unwrap());
+    assert_eq!(end.outcome, Outcome::Cancelled, "{end:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "it did not wait until the transfer was given up");
+    let refused = end_of_transfer(&mut peer, || panic!("nothing is sent"));
+    assert!(
+        matches!(&refused.outcome, Outcome::Denied(denial) if denial.rule == "stop.active"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn toolhost_that_only_judges_passes_no_file() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.workspace().join("large"), "small").unwrap();
+    let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &["--judge"]);
+    let end = end_of_transfer(&mut peer, || panic!("nothing is sent"));
+    assert!(matches!(&end.outcome, Outcome::Denied(denial) if denial.rule == "purpose.judge"), "{end:?}");
+    // The control: it is the purpose that refuses.
+    let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), &[]);
+    assert_eq!(end_of_transfer(&mut peer, || {}).outcome, Outcome::Completed);
 }

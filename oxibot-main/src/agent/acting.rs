@@ -83,7 +83,7 @@ impl Acting {
     async fn consent(&self, pending: &PendingApproval, approver: &dyn Approver) -> Result<(), String> {
         let outcome = match pending.asks {
             Asks::Administrator => {
-                approver.waits(pending);
+                approver.waits(pending).await;
                 let wait = Duration::from_millis(pending.expires_ms);
                 match tokio::time::timeout(wait, self.broker.approval(&pending.id)).await {
                     Ok(outcome) => outcome,
@@ -94,6 +94,7 @@ impl Acting {
                 Consent::Yes(by) => self.broker.approve(&pending.id, true, &by).await,
                 Consent::No(by) => self.broker.approve(&pending.id, false, &by).await,
                 Consent::Nobody => return Err("there is nobody to ask".to_owned()),
+                Consent::NotAsked(why) => return Err(why),
             },
         };
         match outcome {

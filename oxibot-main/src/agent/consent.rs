@@ -13,6 +13,8 @@ pub enum Consent {
     No(String),
     /// There is nobody to ask.
     Nobody,
+    /// Nobody answered: why, for the model.
+    NotAsked(String),
 }
 
 /// Asks a person about one call.
@@ -20,5 +22,5 @@ pub trait Approver: Send + Sync {
     /// Shows the whole call and waits for the answer. Dropping the future withdraws the question.
     fn ask<'a>(&'a self, pending: &'a PendingApproval) -> BoxFuture<'a, Consent>;
     /// Says that the answer is an administrator's, elsewhere, and that it is waited for.
-    fn waits(&self, pending: &PendingApproval);
+    fn waits<'a>(&'a self, pending: &'a PendingApproval) -> BoxFuture<'a, ()>;
 }

@@ -3,29 +3,23 @@
 //! What comes is what the toolhost's own table and the kernel's errno say; nothing in it was printed by a confined
 //! program. It is bounded all the same.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use oxibot_proto::codec::{self, Decoder};
 use oxibot_proto::message::{Attacked, ToMain, ToToolhost};
-use oxibot_proto::state::Stage;
 
 use super::BrokerError;
 use super::greeting::Greeted;
+use super::plain::{Plain, unasked};
 
 /// Longest wait for one attack: longer than the toolhost waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Most attacks taken. Prevents a broken toolhost from filling our memory.
 const MOST: usize = 4096;
-/// Bytes read at once.
-const PIECE: usize = 16 * 1024;
 
 /// A series of attacks under way. Dropping it ends the toolhost.
 #[derive(Debug)]
 pub struct Attacks {
-    stream: UnixStream,
-    decoder: Decoder<ToMain>,
+    connection: Plain,
     taken: usize,
     over: bool,
 }
@@ -36,10 +30,9 @@ impl Attacks {
     /// # Errors
     /// When the toolhost is gone.
     pub fn begin(greeted: Greeted) -> Result<Self, BrokerError> {
-        let Greeted { mut stream, decoder, hello: _ } = greeted;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(gone)?;
-        stream.write_all(&codec::frame(&ToToolhost::Attack)?).map_err(gone)?;
-        Ok(Self { stream, decoder, taken: 0, over: false })
+        let mut connection = Plain::over(greeted, PATIENCE)?;
+        connection.send(&ToToolhost::Attack)?;
+        Ok(Self { connection, taken: 0, over: false })
     }
 
     /// What came of the next one; `None` when there are no more. Blocks, at most a minute.
@@ -50,9 +43,7 @@ impl Attacks {
         if self.over {
             return Ok(None);
         }
-        let message = self.receive()?;
-        message.check(Stage::Open).map_err(|illegal| broke(&illegal))?;
-        match message {
+        match self.connection.receive("the attacks")? {
             ToMain::Attacked(attacked) if self.taken < MOST => {
                 self.taken = self.taken.saturating_add(1);
                 Ok(Some(*attacked))
@@ -80,30 +71,7 @@ impl Attacks {
             | ToMain::Status(_)
             | ToMain::Stopped(_)
             | ToMain::Approved(_)
-            | ToMain::Approvals(_)) => Err(broke(&format!("it sent {} unasked", other.name()))),
+            | ToMain::Approvals(_)) => Err(unasked(&other)),
         }
     }
-
-    fn receive(&mut self) -> Result<ToMain, BrokerError> {
-        let mut piece = vec![0_u8; PIECE];
-        loop {
-            if let Some(message) = self.decoder.next_message().map_err(|error| broke(&error))? {
-                return Ok(message);
-            }
-            match self.stream.read(&mut piece) {
-                Ok(0) => return Err(BrokerError::Gone("it ended during the attacks".into())),
-                Ok(read) => self.decoder.push(piece.get(..read).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(gone(error)),
-            }
-        }
-    }
-}
-
-fn gone(error: io::Error) -> BrokerError {
-    BrokerError::Gone(error.to_string())
-}
-
-fn broke(error: &dyn std::fmt::Display) -> BrokerError {
-    BrokerError::Gone(format!("it broke the protocol: {error}"))
 }

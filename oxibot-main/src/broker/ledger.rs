@@ -62,11 +62,11 @@ pub(super) struct Ledger {
     stops: VecDeque<Answer<Stopped>>,
     /// Who waits for what a person said, by the id of the approval.
     approvals: HashMap<String, Vec<Answer<Approved>>>,
-    /// What was said before anybody waited for it.
-    said: HashMap<String, Approved>,
+    /// What was said before anybody waited for it, or when nobody did any more; the oldest first.
+    said: VecDeque<Approved>,
 }
 
-/// Approvals whose answer came before anybody waited. More than can be pending are none of ours.
+/// Answers remembered until somebody waits for them. More cannot be pending, so an older one is one that nobody wants.
 const MOST_SAID: usize = MAX_APPROVALS;
 
 impl Ledger {
@@ -118,26 +118,27 @@ impl Ledger {
     }
 
     pub(super) fn approval(&mut self, id: String, answer: Answer<Approved>) {
-        match self.said.remove(&id) {
+        // Turns that were stopped and waits that were over leave these behind.
+        self.approvals.retain(|_, waiting| waiting.iter().any(|answer| !answer.is_closed()));
+        let said = self.said.iter().position(|said| said.id == id).and_then(|at| self.said.remove(at));
+        match said {
             Some(said) => drop(answer.send(Ok(said))),
             None => self.approvals.entry(id).or_default().push(answer),
         }
     }
 
-    fn approved(&mut self, approved: &Approved) -> Result<(), Violation> {
-        match self.approvals.remove(&approved.id) {
-            Some(waiting) => {
-                for answer in waiting {
-                    // Nobody waits any more: nothing is lost by not telling.
-                    drop(answer.send(Ok(approved.clone())));
-                }
+    fn approved(&mut self, approved: Approved) {
+        if let Some(waiting) = self.approvals.remove(&approved.id) {
+            for answer in waiting {
+                // Nobody waits any more: nothing is lost by not telling.
+                drop(answer.send(Ok(approved.clone())));
             }
-            None if self.said.len() < MOST_SAID => {
-                self.said.insert(approved.id.clone(), approved.clone());
-            }
-            None => return Err(Violation { message: "Approved", what: "more often than calls can wait" }),
+            return;
         }
-        Ok(())
+        if self.said.len() >= MOST_SAID {
+            self.said.pop_front();
+        }
+        self.said.push_back(approved);
     }
 
     /// One chunk was taken. `false` when there is nothing to tell the toolhost any more.
@@ -318,7 +319,10 @@ impl Ledger {
             },
             // Asked for by `doctor --attack` and `approvals` alone, which have connections of their own.
             ToMain::Attacked(_) | ToMain::AttackDone(_) | ToMain::Approvals(_) => wrong("unasked"),
-            ToMain::Approved(approved) => self.approved(&approved),
+            ToMain::Approved(approved) => {
+                self.approved(approved);
+                Ok(())
+            }
             ToMain::Hello(_) | ToMain::Bye(_) => wrong("out of turn"),
         }
     }

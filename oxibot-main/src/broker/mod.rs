@@ -13,6 +13,7 @@ pub(crate) mod fake;
 mod greeting;
 mod ledger;
 mod once;
+mod plain;
 #[cfg(test)]
 mod tests;
 mod transfer;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use oxibot_proto::message::{
-    CHUNK_WINDOW, CallNumber, CloseReason, FileChunk, Judgement, Level, Origin, Outcome, OutputChunk,
-    Progress, StopScope, Stopped, Stream, ToMain, ToToolhost, ToolSpec, ToolhostStatus, TransferEnd, Verdict,
+    ApprovalOutcome, Approved, CHUNK_WINDOW, CallNumber, CloseReason, FileChunk, Judgement, Level,
+    MAX_APPROVALS, Origin, Outcome, OutputChunk, Progress, StopScope, Stopped, Stream, ToMain, ToToolhost,
+    ToolSpec, ToolhostStatus, TransferEnd, Verdict,
 };
 
 use super::fake::{self, Fake};
@@ -370,4 +371,25 @@ fn greeting_has_a_deadline_and_refuses_strangers() {
     assert!(matches!(greet(stream), Err(BrokerError::Greeting(_))));
     thread.join().unwrap();
     assert_eq!(fake::hello().wall.level, Level::Full);
+}
+
+/// Long runs collect answers that came when the turn that asked was over: none of them may end the connection.
+#[tokio::test]
+async fn answers_of_an_administrator_that_nobody_waits_for_any_more_are_forgotten() {
+    let (broker, connection, thread) = connect(|fake| {
+        assert_eq!(fake.receive(), Some(ToToolhost::ListTools));
+        for number in 0..3 * MAX_APPROVALS {
+            let outcome = ApprovalOutcome::Granted;
+            fake.send(&ToMain::Approved(Approved { id: number.to_string(), outcome }));
+        }
+        fake.send(&ToMain::Tools(Vec::new()));
+        fake.receive();
+    });
+    assert_eq!(broker.tools().await, Ok(Vec::new()));
+    let last = (3 * MAX_APPROVALS - 1).to_string();
+    assert_eq!(broker.approval(&last).await, Ok(ApprovalOutcome::Granted), "the newest are remembered");
+    let first = tokio::time::timeout(Duration::from_millis(50), broker.approval("0"));
+    assert!(first.await.is_err(), "the oldest are not");
+    connection.close().await;
+    thread.join().unwrap();
 }

@@ -65,12 +65,18 @@ pub fn admit(allowed: &[String], sender: &Sender, identity: Identity) -> Admissi
 /// People the list can admit: more than one person must not share what belongs to one.
 #[must_use]
 pub fn people(allowed: &[String]) -> People {
-    let mut named: Vec<&String> = allowed.iter().collect();
-    named.sort();
+    // Each part of `id|name` admits by itself, and they need not be one person's.
+    let mut named: Vec<&str> = allowed
+        .iter()
+        .flat_map(|entry| entry.split('|'))
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect();
+    named.sort_unstable();
     named.dedup();
     match named.as_slice() {
         [] => People::Nobody,
-        all if all.iter().any(|entry| entry.split('|').any(|part| part.trim() == "*")) => People::Many,
+        ["*"] => People::Many,
         [_] => People::One,
         _ => People::Many,
     }
@@ -173,5 +179,15 @@ mod tests {
         assert_eq!(people(&list(&["1", "1"])), People::One);
         assert_eq!(people(&list(&["1", "2"])), People::Many);
         assert_eq!(people(&[]), People::Nobody);
+        assert_eq!(people(&list(&["", " "])), People::Nobody);
+        assert_eq!(people(&list(&["1", " 1 "])), People::One);
+    }
+
+    #[test]
+    fn id_and_name_in_one_entry_can_be_two_people() {
+        let allowed = list(&["42|bob"]);
+        assert!(admit(&allowed, &sender("42", Some("ada")), Identity::Opaque).admitted());
+        assert!(admit(&allowed, &sender("43", Some("bob")), Identity::Opaque).admitted());
+        assert_eq!(people(&allowed), People::Many);
     }
 }

@@ -122,8 +122,9 @@ pub enum SendFault {
 pub trait Intake: Send + Sync {
     /// The channel speaks to its vendor.
     fn up(&self);
-    /// Takes a message. When it returns without an error the message is kept, and the vendor may be told so.
-    fn accept(&self, message: Inbound) -> BoxFuture<'_, Result<(), crate::store::StoreError>>;
+    /// Takes a message. When it returns without an error the vendor may be told that it arrived. `false`: it is a
+    /// stranger's or not for us, and nothing may be shown of our having seen it.
+    fn accept(&self, message: Inbound) -> BoxFuture<'_, Result<bool, crate::store::StoreError>>;
 }
 
 /// One vendor's connection.
@@ -139,6 +140,12 @@ pub trait Channel: Send + Sync {
 
     /// Sends one message. `key` is the same when the same message is sent again.
     fn send<'a>(&'a self, letter: &'a Letter, key: &'a str) -> BoxFuture<'a, Result<Reference, SendFault>>;
+
+    /// Asks for a yes or no to the call `id`. The text says how to answer in words, `/approve ID` or `/deny ID`; where a
+    /// vendor has buttons, they say the same.
+    fn ask<'a>(&'a self, letter: &'a Letter, id: &'a str) -> BoxFuture<'a, Result<Reference, SendFault>> {
+        Box::pin(async move { self.send(letter, &format!("ask:{id}")).await })
+    }
 
     /// Replaces the text of a message that was sent.
     fn edit<'a>(&'a self, letter: &'a Letter, reference: &'a str) -> BoxFuture<'a, Result<(), SendFault>>;

@@ -10,10 +10,9 @@ use crate::cli::{AgentArgs, Global};
 use crate::config::{Loaded, Logging};
 use crate::confine::{Network, confine};
 use crate::exit::Exit;
+use crate::gateway::Exits;
 use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive_handover, search_service};
 use crate::render::terminal::{self, Terminal};
-
-use tokio::sync::watch;
 
 use super::agent;
 use super::fault::{self, Fault, warn_of};
@@ -67,7 +66,7 @@ pub(super) enum Ended {
     /// It ends where it is.
     AtOnce,
     /// It is told, and ends by itself.
-    Told(watch::Sender<bool>),
+    Told(Exits),
 }
 
 /// The main process of a long-lived command: toolhost, configuration, `prepare`, confinement, runtime, `command`.
@@ -136,9 +135,7 @@ async fn attend(
             exit = &mut work => break exit,
             () = endings.next() => match &ended {
                 Ended::AtOnce => leave(connection, Exit::Cancelled).await,
-                Ended::Told(tell) => {
-                    tell.send_replace(true);
-                }
+                Ended::Told(exits) => exits.end(),
             },
             event = control.next() => match event {
                 ControlEvent::Toolhost(socket, search) => {
@@ -165,6 +162,12 @@ async fn attend(
             },
         }
     };
+    if let Ended::Told(exits) = &ended
+        && exits.restarts()
+        && let Err(error) = control.ask_for_restart().await
+    {
+        tracing::error!(%error, "cannot ask to be started again");
+    }
     connection.close().await;
     exit
 }

@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use crate::channels::Channel;
 use crate::channels::admission::{Identity, People, people};
 use crate::channels::telegram::{self, Telegram};
@@ -15,7 +13,7 @@ use crate::cli::{AgentArgs, Global};
 use crate::config::{ChannelState, Config, Loaded, WorkspaceScope};
 use crate::confine::Network;
 use crate::exit::Exit;
-use crate::gateway::{self, Door, Listener, Setup};
+use crate::gateway::{self, Door, Exits, Listener, Setup};
 use crate::launch::Purpose;
 use crate::render::terminal;
 use crate::repl;
@@ -32,6 +30,7 @@ const SPOKEN: [&str; 1] = ["telegram"];
 struct Ready {
     prepared: Prepared,
     setups: Vec<Setup>,
+    admins: Vec<String>,
     listener: Option<Listener>,
     state: std::path::PathBuf,
 }
@@ -49,9 +48,9 @@ pub(super) fn run(global: &Global) -> Exit {
         web: true,
         purpose: Purpose::LongLived,
     };
-    let (tell, ending) = watch::channel(false);
-    under_launcher(global, &needs, prepare, Ended::Told(tell), async |ready, broker| {
-        let Ready { prepared, setups, listener, state } = ready;
+    let exits = Exits::default();
+    under_launcher(global, &needs, prepare, Ended::Told(exits.clone()), async |ready, broker| {
+        let Ready { prepared, setups, admins, listener, state } = ready;
         let _only_one = match lock_gateway(&state) {
             Ok(lock) => lock,
             Err(error) => {
@@ -63,7 +62,7 @@ pub(super) fn run(global: &Global) -> Exit {
             Ok(voice) => voice,
             Err(unready) => return unready.report(false),
         };
-        gateway::run(voice, setups, listener, ending).await
+        gateway::run(voice, setups, &admins, listener, &exits).await
     })
 }
 
@@ -71,6 +70,7 @@ fn prepare(loaded: &Loaded) -> Result<Ready, Exit> {
     let prepared = agent::prepare(&no_message(), loaded).map_err(|unready| unready.report(false))?;
     let config = &loaded.config;
     let setups = setups(config).map_err(|fault| fault.report(false))?;
+    let admins = admins(config, &setups);
     if nix::unistd::geteuid().is_root() {
         terminal::complain("the gateway runs as root; give it a user of its own");
     }
@@ -89,7 +89,24 @@ fn prepare(loaded: &Loaded) -> Result<Ready, Exit> {
     } else {
         None
     };
-    Ok(Ready { prepared, setups, listener, state: loaded.paths.state.clone() })
+    Ok(Ready { prepared, setups, admins, listener, state: loaded.paths.state.clone() })
+}
+
+/// Administrators: those listed; without a list the one who is admitted, where it is one.
+fn admins(config: &Config, setups: &[Setup]) -> Vec<String> {
+    let listed = &config.gateway.admins;
+    if !listed.is_empty() {
+        return listed.clone();
+    }
+    let admitted: Vec<String> = setups.iter().flat_map(|setup| setup.door.allowed.clone()).collect();
+    if people(&admitted) != People::One {
+        return Vec::new();
+    }
+    let named = |setup: &Setup| {
+        let channel = setup.channel.name();
+        setup.door.allowed.iter().map(move |id| format!("{channel}:{}", id.trim())).collect::<Vec<_>>()
+    };
+    setups.iter().flat_map(named).collect()
 }
 
 fn no_message() -> AgentArgs {

@@ -63,7 +63,7 @@ pub fn run() -> ExitCode {
     if first.is_some_and(|first| first == doctor::decoys::STAND_IN) {
         return doctor::decoys::stand_in();
     }
-    if let Err(error) = launch::close_inherited() {
+    if let Err(error) = launch::close_inherited().and_then(|()| launch::keep_statuses()) {
         terminal::complain(&error.to_string());
         return Exit::Internal.into();
     }

@@ -178,7 +178,7 @@ async fn consent(broker: &Broker, pending: &PendingApproval, approve: bool, json
             match Approver::ask(&AtTerminal::new(screen, by.to_owned()), pending).await {
                 Consent::Yes(by) => broker.approve(&pending.id, true, &by).await,
                 Consent::No(by) => broker.approve(&pending.id, false, &by).await,
-                Consent::Nobody => return false,
+                Consent::Nobody | Consent::NotAsked(_) => return false,
             }
         }
         Asks::Main | Asks::Administrator => return false,

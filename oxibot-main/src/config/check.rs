@@ -254,6 +254,15 @@ impl Check<'_> {
                 self.problem("gateway.host", what, "give an IP address, for example 127.0.0.1");
             }
         }
+        for entry in &config.gateway.admins {
+            let known = config.channels.overview();
+            let named =
+                entry.split_once(':').filter(|(_, id)| !id.is_empty() && !id.contains(['*', '|', '@']));
+            if !named.is_some_and(|(channel, _)| known.iter().any(|each| each.name == channel)) {
+                let what = format!("`{}` is no channel and id", entry.escape_debug());
+                self.problem("gateway.admins", what, "write for example telegram:123456789; a name is no id");
+            }
+        }
         let sessions = &config.sessions;
         if sessions.max_days != 0 && sessions.idle_days > sessions.max_days {
             let what = format!(

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secret;
 
-/// Section `gateway`: the health endpoint.
+/// Section `gateway`: the health endpoint, and who runs the gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Gateway {
@@ -17,11 +17,14 @@ pub struct Gateway {
     pub port: u16,
     /// Whether to listen at all.
     pub health: bool,
+    /// Administrators, each as `channel:id`, for example `telegram:123456789`. They may use `/stop all` and `/restart` and
+    /// answer for others what needs a yes. Empty: the one who is admitted, if it is one.
+    pub admins: Vec<String>,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 18_790, health: true }
+        Self { host: "127.0.0.1".into(), port: 18_790, health: true, admins: Vec::new() }
     }
 }
 

@@ -266,6 +266,7 @@ fn documented() -> Vec<(String, Value, String)> {
         ("gateway.host", json!("0.0.0.0")),
         ("gateway.port", json!(8080)),
         ("gateway.health", json!(false)),
+        ("gateway.admins", json!(["telegram:42"])),
         ("transcription.enabled", json!(false)),
         ("transcription.provider", json!("openai")),
         ("transcription.apiKey", json!("gsk")),
@@ -665,6 +666,11 @@ fn refusals_name_file_line_key_and_remedy() {
         (r#"{"tools":{"restrictToWorkspace":true,"restrictToWorkspace":false}}"#, &[":1:38", "said twice"]),
         (r#"{"gateway":{"port":70000}}"#, &["gateway.port: 70000 is out of range", "from 1 to 65535"]),
         (r#"{"gateway":{"port":1.5}}"#, &["gateway.port: 1.5 is out of range"]),
+        (
+            r#"{"gateway":{"admins":["42"]}}"#,
+            &["gateway.admins: `42` is no channel and id", "telegram:123456789"],
+        ),
+        (r#"{"gateway":{"admins":["telegram:*"]}}"#, &["gateway.admins: `telegram:*` is no channel and id"]),
         (r#"{"gateway":{"host":"everywhere"}}"#, &["gateway.host: `everywhere` is no address"]),
         (
             r#"{"channels":{"feishu":{}}}"#,

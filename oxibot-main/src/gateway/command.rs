@@ -11,6 +11,17 @@ pub(super) enum Said {
     New,
     /// `/stop`: end the turn that runs.
     Stop,
+    /// `/stop all`: end every turn and every call, and take no new ones.
+    StopAll,
+    /// `/restart`.
+    Restart,
+    /// `/approve ID`, or `/deny ID`.
+    Answer {
+        /// Yes or no.
+        yes: bool,
+        /// To which call.
+        id: String,
+    },
     /// `/status`.
     Status,
     /// `/whoami`.
@@ -29,6 +40,7 @@ impl Said {
     /// Whether it is answered at once, also while a turn runs.
     pub(super) fn at_once(&self) -> bool {
         match self {
+            Self::StopAll | Self::Restart | Self::Answer { .. } => true,
             Self::Help | Self::Stop | Self::Status | Self::WhoAmI | Self::Usage | Self::Unknown(_) => true,
             Self::Message | Self::New | Self::Retry | Self::Model(_) => false,
         }
@@ -41,12 +53,15 @@ Write what you want done. Commands:
 
 /new - begin a new conversation
 /stop - end what is running
+/approve, /deny - answer a call that needs a yes: /approve ID
 /retry - send your last message again
 /status - model, sandbox, what runs
 /whoami - how I know you
 /model - the model, or another: /model NAME
 /usage - tokens of the last 7 days
-/help - this list";
+/help - this list
+
+For administrators: /stop all, /restart";
 
 /// Reads a message. Two slashes begin one that starts with a slash.
 pub(super) fn read(text: &str) -> Said {
@@ -59,7 +74,11 @@ pub(super) fn read(text: &str) -> Said {
     match (name.to_ascii_lowercase().as_str(), argument) {
         ("help" | "start", _) => Said::Help,
         ("new" | "reset", _) => Said::New,
+        ("stop" | "cancel", "all") => Said::StopAll,
         ("stop" | "cancel", _) => Said::Stop,
+        ("restart", _) => Said::Restart,
+        ("approve", id) => Said::Answer { yes: true, id: id.to_owned() },
+        ("deny", id) => Said::Answer { yes: false, id: id.to_owned() },
         ("status", _) => Said::Status,
         ("whoami", _) => Said::WhoAmI,
         ("usage", _) => Said::Usage,
@@ -89,6 +108,10 @@ mod tests {
             ("/start", Said::Help),
             ("/NEW", Said::New),
             ("/stop now please", Said::Stop),
+            ("/stop all", Said::StopAll),
+            ("/restart", Said::Restart),
+            ("/approve  0a1b ", Said::Answer { yes: true, id: "0a1b".into() }),
+            ("/deny 0a1b", Said::Answer { yes: false, id: "0a1b".into() }),
             ("/model", Said::Model(None)),
             ("/model a/b", Said::Model(Some("a/b".into()))),
             ("/etc/hosts is what?", Said::Message),
@@ -105,7 +128,7 @@ mod tests {
     #[test]
     fn each_command_of_the_help_exists() {
         for line in HELP.lines().filter(|line| line.starts_with('/')) {
-            let name = line.split_whitespace().next().unwrap();
+            let name = line.split([' ', ',']).next().unwrap();
             assert!(!matches!(read(name), Said::Message | Said::Unknown(_)), "{name}");
         }
     }

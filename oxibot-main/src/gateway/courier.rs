@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::office::{Office, Post};
 use super::words;
 use crate::agent::runner::now_millis;
+use crate::backoff::{SIDES, backoff, dice};
 use crate::channels::{Letter, SendFault};
 use crate::store::post::{MAX_ATTEMPTS, Outgoing};
 use crate::store::{Store, StoreError};
@@ -20,9 +21,9 @@ use crate::store::{Store, StoreError};
 /// Deliveries of one channel at once.
 const AT_ONCE: u32 = 8;
 /// First wait after a failure; it doubles.
-const FIRST_WAIT: u64 = 1000;
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait.
-const LONGEST_WAIT: u64 = 3_600_000;
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// An answer that is later than this says so.
 const LATE: i64 = 300_000;
 /// When the store cannot be asked.
@@ -95,12 +96,12 @@ async fn deliver(
         }
         Err(SendFault::Later { why, after }) if outgoing.attempts < MAX_ATTEMPTS => {
             office.figures.postponed.add();
-            let wait = wait(outgoing.attempts, after, jitter());
+            let wait = wait(outgoing.attempts, after, dice());
             tracing::warn!(
                 target: "oxibot_channels", channel, letter = id, attempt = outgoing.attempts + 1,
-                wait_ms = wait, why = %why, "a letter could not be delivered yet"
+                wait_ms = wait.as_millis(), why = %why, "a letter could not be delivered yet"
             );
-            let next = now.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX));
+            let next = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
             store.run(move |store| store.postpone(id, &why, next)).await
         }
         Err(SendFault::Later { why, .. } | SendFault::Never { why }) => {
@@ -111,19 +112,11 @@ async fn deliver(
     }
 }
 
-/// Milliseconds until the next attempt. `jitter` is 0 to 1023.
-fn wait(attempts: u32, after: Option<Duration>, jitter: u64) -> u64 {
-    let doubled = FIRST_WAIT.saturating_mul(1 << attempts.min(20)).min(LONGEST_WAIT);
-    // Between half and the whole of it, so that what failed together does not come back together.
-    let spread = doubled / 2 + (doubled / 2).saturating_mul(jitter) / 1024;
-    let asked = after.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-    spread.max(asked.saturating_add(if asked > 0 { jitter / 4 } else { 0 }))
-}
-
-/// 0 to 1023, from the clock's finest digits: good enough to fall out of step.
-pub(super) fn jitter() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::from(now.subsec_nanos() >> 6) % 1024
+/// Until the next attempt; never earlier than the vendor asks.
+fn wait(attempts: u32, after: Option<Duration>, dice: u64) -> Duration {
+    let spread = backoff(FIRST_WAIT, LONGEST_WAIT, attempts, dice);
+    // A little later than asked, and not all at once.
+    after.map_or(spread, |asked| spread.max(asked.saturating_add(Duration::from_millis(dice % SIDES / 4))))
 }
 
 #[cfg(test)]
@@ -131,18 +124,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_have_an_end_and_are_never_in_step() {
-        assert_eq!(wait(0, None, 0), 500);
-        assert!(wait(0, None, 1023) < 1000);
-        assert!(wait(5, None, 0) >= 16_000 && wait(5, None, 0) < 32_000);
-        assert!(wait(39, None, 1023) <= LONGEST_WAIT);
-        assert_ne!(wait(4, None, 1), wait(4, None, 1000));
-    }
-
-    #[test]
     fn wait_the_vendor_asks_for_is_never_cut() {
-        for jitter in [0, 500, 1023] {
-            assert!(wait(0, Some(Duration::from_secs(60)), jitter) >= 60_000);
+        for dice in [0, 500, 1023] {
+            assert!(wait(0, Some(Duration::from_secs(60)), dice) >= Duration::from_secs(60));
+            assert!(wait(MAX_ATTEMPTS, None, dice) <= LONGEST_WAIT);
         }
     }
 }

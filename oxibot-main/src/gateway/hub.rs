@@ -94,6 +94,12 @@ impl Hub {
     async fn commands(&self, conversation: &str) -> Result<(), crate::agent::runner::AgentError> {
         for (message, inbound, said) in self.waiting(conversation).await? {
             let mut stopped = false;
+            if said == Said::StopAll && self.office.person(&message.channel, &inbound).admin {
+                for worker in self.at.values() {
+                    // A worker with that much to read is told by the toolhost, which ends its calls.
+                    stopped |= worker.try_send(Nudge::Stop).is_ok();
+                }
+            }
             if said == Said::Stop
                 && let Some(worker) = self.at.get(conversation)
             {

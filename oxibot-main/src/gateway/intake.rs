@@ -61,13 +61,13 @@ impl Intake for Desk {
         }
     }
 
-    fn accept(&self, message: Inbound) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn accept(&self, message: Inbound) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(self.take(message))
     }
 }
 
 impl Desk {
-    async fn take(&self, message: Inbound) -> Result<(), StoreError> {
+    async fn take(&self, message: Inbound) -> Result<bool, StoreError> {
         let admission = admit(&self.door.allowed, &message.sender, self.door.identity);
         if !admission.admitted() {
             self.office.figures.strangers.add();
@@ -78,10 +78,10 @@ impl Desk {
                     "auth_rejected: not in channels.{}.allowedUsers", self.channel
                 );
             }
-            return Ok(());
+            return Ok(false);
         }
         if !self.wanted(&message) {
-            return Ok(());
+            return Ok(false);
         }
         if admission == Admission::ByHandle && self.strangers.tell(&message.sender.id, Instant::now()) {
             tracing::warn!(
@@ -108,7 +108,7 @@ impl Desk {
             // The hub may be ending: the message is kept, and found at the next start.
             let _ending = self.hub.send(Arrived { conversation }).await;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a message is meant for us, as far as the configuration says.

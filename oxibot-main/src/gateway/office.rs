@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use oxibot_proto::message::Origin;
 use tokio::sync::{Notify, Semaphore};
 
+use super::consent::{InChat, Person, Questions};
+use super::exits::Exits;
 use super::figures::Figures;
 use super::supervise::State;
 use crate::agent::acting::Acting;
@@ -13,6 +15,7 @@ use crate::agent::allowance::Allowance;
 use crate::agent::hands::Mind;
 use crate::agent::runner::{Agent, Terms};
 use crate::broker::Broker;
+use crate::channels::admission::{Admission, Identity, admit};
 use crate::channels::{Channel, Inbound, Letter, Target, split};
 use crate::repl::OpenMind;
 use crate::store::Store;
@@ -49,8 +52,33 @@ pub(super) struct Office {
     pub(super) channels: BTreeMap<&'static str, Post>,
     pub(super) turns: Semaphore,
     pub(super) figures: Figures,
+    /// Calls that wait for a yes.
+    pub(super) questions: Questions,
+    pub(super) exits: Exits,
+    admins: Admins,
     /// Models people chose for their conversation, until the next start.
     chosen: Mutex<BTreeMap<String, Choice>>,
+}
+
+/// Who may do what others may not, by channel. Only an id makes an administrator: a name can be given up.
+#[derive(Debug, Default)]
+pub(super) struct Admins(BTreeMap<String, (Vec<String>, Identity)>);
+
+impl Admins {
+    /// From `channel:id`, for these channels.
+    pub(super) fn new(listed: &[String], channels: &BTreeMap<&'static str, Identity>) -> Self {
+        let mut all = BTreeMap::new();
+        for (channel, identity) in channels {
+            let ids = listed.iter().filter_map(|entry| entry.split_once(':'));
+            let ids = ids.filter(|(named, _)| named == channel).map(|(_, id)| id.to_owned()).collect();
+            all.insert((*channel).to_owned(), (ids, *identity));
+        }
+        Self(all)
+    }
+
+    fn have(&self, channel: &str, sender: &crate::channels::Sender) -> bool {
+        self.0.get(channel).is_some_and(|(ids, identity)| admit(ids, sender, *identity) == Admission::ById)
+    }
 }
 
 /// A model someone chose.
@@ -83,12 +111,20 @@ impl Post {
 }
 
 impl Office {
-    pub(super) fn new(voice: Voice, channels: BTreeMap<&'static str, Post>) -> Self {
+    pub(super) fn new(
+        voice: Voice,
+        channels: BTreeMap<&'static str, Post>,
+        admins: Admins,
+        exits: Exits,
+    ) -> Self {
         Self {
             voice,
             channels,
             turns: Semaphore::new(TURNS_AT_ONCE),
             figures: Figures::default(),
+            questions: Questions::default(),
+            exits,
+            admins,
             chosen: Mutex::new(BTreeMap::new()),
         }
     }
@@ -98,20 +134,39 @@ impl Office {
     }
 
     /// The agent and its terms for one message. The toolhost is told who asks, as the audit log wants it.
-    pub(super) fn agent(&self, channel: &str, conversation: &str, inbound: &Inbound) -> (Agent, Terms) {
-        let origin = Origin {
-            who: format!("{channel}:{}", inbound.sender.id),
+    pub(super) fn agent(
+        self: &Arc<Self>,
+        channel: &str,
+        conversation: &str,
+        inbound: &Inbound,
+    ) -> (Agent, Terms) {
+        let who = self.person(channel, inbound).who;
+        let approver = InChat {
+            office: Arc::clone(self),
             channel: channel.to_owned(),
-            session: conversation.to_owned(),
+            conversation: conversation.to_owned(),
+            who: who.clone(),
+            target: inbound.target.clone(),
         };
+        let origin = Origin { who, channel: channel.to_owned(), session: conversation.to_owned() };
         let mut agent = self.voice.agent.clone();
-        agent.hands = Arc::new(Acting::new(self.voice.broker.clone(), origin, None));
+        let acting = Acting::new(self.voice.broker.clone(), origin, None);
+        agent.hands = Arc::new(acting.asking(Arc::new(approver)));
         let mut terms = self.voice.terms.clone();
         if let Some(choice) = self.chosen().get(conversation) {
             agent.mind = Arc::clone(&choice.mind);
             terms.model.clone_from(&choice.model);
         }
         (agent, terms)
+    }
+
+    /// Who wrote a message.
+    pub(super) fn person(&self, channel: &str, inbound: &Inbound) -> Person {
+        Person {
+            who: format!("{channel}:{}", inbound.sender.id),
+            name: inbound.sender.name.clone(),
+            admin: self.admins.have(channel, &inbound.sender),
+        }
     }
 
     /// The model of a conversation.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 
+use super::exits::Exits;
 use super::health::{self, Listener};
 use super::intake::Door;
-use super::office::{Office, Post, Voice};
+use super::office::{Admins, Office, Post, Voice};
 use super::{courier, hub, supervise};
 use crate::agent::runner::now_millis;
 use crate::channels::Channel;
@@ -39,17 +40,20 @@ impl std::fmt::Debug for Setup {
     }
 }
 
-/// Runs until `ending` becomes true, then drains.
+/// Runs until `exits` says so, then drains. `admins` are administrators as `channel:id`.
 pub async fn run(
     voice: Voice,
     setups: Vec<Setup>,
+    admins: &[String],
     listener: Option<Listener>,
-    ending: watch::Receiver<bool>,
+    exits: &Exits,
 ) -> Exit {
     let doors: BTreeMap<&'static str, Door> =
         setups.iter().map(|setup| (setup.channel.name(), setup.door.clone())).collect();
     let posts = setups.into_iter().map(|setup| (setup.channel.name(), Post::new(setup.channel))).collect();
-    let office = Arc::new(Office::new(voice, posts));
+    let identities = doors.iter().map(|(channel, door)| (*channel, door.identity)).collect();
+    let admins = Admins::new(admins, &identities);
+    let office = Arc::new(Office::new(voice, posts, admins, exits.clone()));
     let (hub, arrivals) = mpsc::channel(ARRIVALS);
     let mut receiving = JoinSet::new();
     for (channel, door) in &doors {
@@ -70,8 +74,8 @@ pub async fn run(
     if let Some(listener) = listener {
         sending.spawn(health::run(Arc::clone(&office), listener));
     }
-    let mut hub = tokio::spawn(hub::run(Arc::clone(&office), arrivals, ending.clone()));
-    let mut ended = ending;
+    let mut hub = tokio::spawn(hub::run(Arc::clone(&office), arrivals, exits.told()));
+    let mut ended = exits.told();
     let early = tokio::select! {
         joined = &mut hub => Some(joined.is_ok()),
         () = hub::told_to_end(&mut ended) => None,
@@ -83,7 +87,11 @@ pub async fn run(
     };
     drop(timeout(LAST_POST, emptied(&office)).await);
     sending.shutdown().await;
-    if orderly { Exit::Done } else { Exit::Internal }
+    match (orderly, exits.restarts()) {
+        (true, true) => Exit::TryAgain,
+        (true, false) => Exit::Done,
+        (false, _) => Exit::Internal,
+    }
 }
 
 /// A part that goes on for ever, and again after a panic: a fault in one channel must not end another.

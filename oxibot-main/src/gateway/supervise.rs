@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use super::courier::jitter;
 use super::intake::{Arrived, Desk, Door, Strangers};
 use super::office::Office;
+use crate::backoff::{backoff, dice};
 use crate::channels::ChannelFault;
 
 /// First wait; it doubles.
@@ -65,7 +65,7 @@ pub(super) async fn run(office: Arc<Office>, channel: &'static str, door: Door, 
                 REFUSED_WAIT
             }
             ChannelFault::Lost(why) => {
-                let wait = backoff(failures, jitter());
+                let wait = backoff(FIRST_WAIT, LONGEST_WAIT, failures, dice());
                 tracing::warn!(target: "oxibot_channels", channel, why = %why, wait_ms = wait.as_millis(), "the channel is lost and comes back");
                 post.set(State::Degraded(why));
                 wait
@@ -73,23 +73,5 @@ pub(super) async fn run(office: Arc<Office>, channel: &'static str, door: Door, 
         };
         failures = failures.saturating_add(1);
         sleep(wait).await;
-    }
-}
-
-/// `jitter` is 0 to 1023.
-fn backoff(failures: u32, jitter: u64) -> Duration {
-    let doubled = FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(LONGEST_WAIT);
-    doubled / 2 + (doubled / 2).mul_f64(f64::from(u32::try_from(jitter).unwrap_or(0)) / 1024.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_an_end() {
-        assert!(backoff(0, 0) >= Duration::from_millis(500) && backoff(0, 1023) <= Duration::from_secs(1));
-        assert!(backoff(3, 0) >= Duration::from_secs(4));
-        assert!(backoff(99, 1023) <= LONGEST_WAIT);
     }
 }

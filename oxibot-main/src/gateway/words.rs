@@ -84,6 +84,45 @@ pub(super) fn left_out(kinds: &[String], with_text: bool) -> String {
     }
 }
 
+/// Below a call that needs a yes.
+pub(super) fn question(id: &str, expires_ms: u64) -> String {
+    let id = neutral::line(id, 40);
+    format!(
+        "Run exactly this, once? Answer within {} minutes: /approve {id} or /deny {id}",
+        (expires_ms / 60_000).max(1)
+    )
+}
+
+/// In place of the question, once it is answered.
+pub(super) fn answered(yes: bool, name: &str) -> String {
+    let name = neutral::line(name, 80);
+    if yes { format!("[approved by {name}, for this once]") } else { format!("[denied by {name}]") }
+}
+
+/// To who answered a question that is none, or not theirs.
+pub(super) fn unheard(id: &str, theirs: bool) -> String {
+    let id = neutral::line(id, 40);
+    if theirs {
+        format!("[nothing waits for a yes under {id}: it was answered, or its time is over]")
+    } else {
+        format!(
+            "[{id} is not yours to answer: only who asked for it may, in that conversation, or an administrator]"
+        )
+    }
+}
+
+/// To who stopped everything.
+pub(super) fn stopped_all(calls: u32) -> String {
+    format!(
+        "[everything is stopped: {calls} calls were ended, and no new ones are taken until `oxibot stop --clear` is \
+         called on the machine]"
+    )
+}
+
+/// To who gave a command that only administrators may give.
+pub(super) const ADMINISTRATORS: &str =
+    "[only an administrator may do that: see gateway.admins in the configuration]";
+
 /// Before an answer that is late because the vendor could not be reached.
 pub(super) fn late(minutes: u64) -> String {
     format!("[this answer is {minutes} minutes late: the service could not be reached]")

@@ -4,13 +4,17 @@
 //! answered because the store or another process is in the way stays where it is and is tried again. What came while a
 //! turn ran is folded into it, and belongs to it only as far as the journal says so.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use oxibot_proto::message::StopScope;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::command::{self, Said};
+use super::consent::Heard;
 use super::office::{Office, Post};
 use super::recover::{self, Fate};
 use super::watcher::Watcher;
@@ -46,12 +50,13 @@ pub(super) enum Nudge {
 
 /// Works until nothing is left to answer.
 pub(super) async fn work(office: Arc<Office>, conversation: String, mut nudges: mpsc::Receiver<Nudge>) {
+    let paid = Paid::default();
     loop {
         let name = conversation.clone();
         let next = office.store().run(move |store| store.next_unanswered(&name, 0)).await;
         let outcome = match next {
             Ok(None) => return,
-            Ok(Some(message)) => one(&office, &conversation, &message, &mut nudges).await,
+            Ok(Some(message)) => one(&office, &conversation, &message, &mut nudges, &paid).await,
             Err(error) => Err(error.into()),
         };
         if let Err(error) = outcome {
@@ -65,10 +70,11 @@ pub(super) async fn work(office: Arc<Office>, conversation: String, mut nudges: 
 }
 
 async fn one(
-    office: &Office,
+    office: &Arc<Office>,
     conversation: &str,
     message: &Received,
     nudges: &mut mpsc::Receiver<Nudge>,
+    paid: &Paid,
 ) -> Result<(), AgentError> {
     let Ok(inbound) = serde_json::from_str::<Inbound>(&message.body) else {
         tracing::error!(target: "oxibot_agent", message = message.id, "a kept message cannot be read and is left out");
@@ -97,10 +103,18 @@ async fn one(
             answer(office, message, &[], &inbound.target, &text).await
         }
         Said::Retry | Said::Message => {
-            let desk = Turn { office, conversation, message, inbound: &inbound, agent, terms };
+            let desk = Turn { office, conversation, message, inbound: &inbound, agent, terms, paid };
             desk.hold(said == Said::Retry, nudges).await
         }
-        Said::Help | Said::Stop | Said::Status | Said::WhoAmI | Said::Usage | Said::Unknown(_) => Ok(()),
+        Said::Help
+        | Said::Stop
+        | Said::StopAll
+        | Said::Restart
+        | Said::Answer { .. }
+        | Said::Status
+        | Said::WhoAmI
+        | Said::Usage
+        | Said::Unknown(_) => Ok(()),
     }
 }
 
@@ -116,6 +130,29 @@ pub(super) async fn at_once(
         Said::Help => command::HELP.to_owned(),
         Said::Stop if stopped => "[stopping]".to_owned(),
         Said::Stop => "[nothing is running]".to_owned(),
+        Said::StopAll | Said::Restart if !office.person(&message.channel, inbound).admin => {
+            words::ADMINISTRATORS.to_owned()
+        }
+        Said::StopAll => match office.voice.broker.stop(StopScope::All).await {
+            Ok(ended) => words::stopped_all(ended.ended),
+            Err(error) => format!("[{error}]"),
+        },
+        Said::Restart => {
+            tracing::warn!(target: "oxibot_main", who = %inbound.sender.id, "asked to start again by an administrator");
+            // Kept before it happens: what was asked is answered, and not asked again by the next start.
+            answer(office, message, &[], &inbound.target, "[starting again]").await?;
+            office.exits.restart();
+            return Ok(());
+        }
+        Said::Answer { yes, id } => {
+            let by = office.person(&message.channel, inbound);
+            match office.questions.answer(id, *yes, &message.conversation, &by) {
+                // What came of it is shown where it was asked.
+                Heard::Taken => String::new(),
+                Heard::Nothing => words::unheard(id, true),
+                Heard::NotYours => words::unheard(id, false),
+            }
+        }
         Said::Status => status(office, &message.conversation),
         Said::WhoAmI => who(&message.channel, inbound),
         Said::Usage => {
@@ -166,6 +203,45 @@ async fn answer(
     Ok(())
 }
 
+/// Messages that were taken from their sender's allowance and are not answered yet: one that a turn was offered and did
+/// not take any more comes again, and is not paid for twice.
+type Paid = Mutex<BTreeSet<i64>>;
+
+/// Takes a message from its sender's allowance. One that is beyond it is answered with that, and not admitted.
+async fn admitted(
+    office: &Office,
+    message: &Received,
+    inbound: &Inbound,
+    paid: &Paid,
+) -> Result<bool, AgentError> {
+    let seen = || paid.lock().unwrap_or_else(PoisonError::into_inner);
+    if seen().contains(&message.id) {
+        return Ok(true);
+    }
+    let allowance = &office.voice.allowance;
+    let sender = sender_of(&message.channel, inbound);
+    match allowance.message(&sender, std::time::Instant::now(), now_millis()).await? {
+        Admission::Granted => {
+            seen().insert(message.id);
+            Ok(true)
+        }
+        Admission::Limited { limit, retry, reply } => {
+            tracing::warn!(
+                target: "oxibot_agent", event = "rate_limited", conversation = %message.conversation, limit,
+                retry_s = retry.as_secs(), "rate_limited"
+            );
+            // Told once; the rest of a flood is taken in silence.
+            let words = reply.map_or_else(String::new, |reply| format!("[{reply}]"));
+            answer(office, message, &[], &inbound.target, &words).await?;
+            Ok(false)
+        }
+    }
+}
+
+fn sender_of(channel: &str, inbound: &Inbound) -> Sender {
+    Sender { channel: channel.to_owned(), who: inbound.sender.id.clone() }
+}
+
 /// One message and its turn.
 struct Turn<'a> {
     office: &'a Office,
@@ -174,6 +250,7 @@ struct Turn<'a> {
     inbound: &'a Inbound,
     agent: Agent,
     terms: Terms,
+    paid: &'a Paid,
 }
 
 impl Turn<'_> {
@@ -189,20 +266,9 @@ impl Turn<'_> {
             return answer(self.office, self.message, &[], &self.inbound.target, &words).await;
         }
         if self.message.begun.is_none()
-            && let Admission::Limited { limit, retry, reply } = self
-                .office
-                .voice
-                .allowance
-                .message(&self.sender(), std::time::Instant::now(), now_millis())
-                .await?
+            && !admitted(self.office, self.message, self.inbound, self.paid).await?
         {
-            tracing::warn!(
-                target: "oxibot_agent", event = "rate_limited", conversation = %self.conversation, limit,
-                retry_s = retry.as_secs(), "rate_limited"
-            );
-            // Told once; the rest of a flood is taken in silence.
-            let words = reply.map_or_else(String::new, |reply| format!("[{reply}]"));
-            return answer(self.office, self.message, &[], &self.inbound.target, &words).await;
+            return Ok(());
         }
         // Held until the turn is over: how many turns run at once is the machine's business, not a conversation's.
         let Ok(_place) = self.office.turns.acquire().await else { return Ok(()) };
@@ -221,7 +287,11 @@ impl Turn<'_> {
         self.office.figures.turns.add();
         let watcher = Watcher::new(self.office, self.conversation);
         let finished = self.attended(&session, said, &watcher, nudges).await?;
-        self.office.voice.allowance.spent(&self.sender(), finished.usage, now_millis()).await?;
+        self.office
+            .voice
+            .allowance
+            .spent(&sender_of(&self.message.channel, self.inbound), finished.usage, now_millis())
+            .await?;
         if finished.ending == Ending::ProviderFailed {
             self.office.figures.turns_failed.add();
         }
@@ -233,10 +303,6 @@ impl Turn<'_> {
             }
         }
         answer(self.office, self.message, &folded, &self.inbound.target, &text).await
-    }
-
-    fn sender(&self) -> Sender {
-        Sender { channel: self.message.channel.clone(), who: self.inbound.sender.id.clone() }
     }
 
     /// In a group the model must know who speaks.
@@ -256,6 +322,9 @@ impl Turn<'_> {
     }
 
     /// Holds the turn, and meanwhile shows that it runs, takes what comes, and stops it when asked.
+    ///
+    /// Three things beside each other, none within another: what is passed on to the turn waits until the turn takes
+    /// it, and a vendor that does not answer keeps nobody but itself.
     async fn attended(
         &self,
         session: &Session,
@@ -264,31 +333,34 @@ impl Turn<'_> {
         nudges: &mut mpsc::Receiver<Nudge>,
     ) -> Result<Finished, AgentError> {
         let (inputs, mut inbox) = mpsc::channel(FOLDED);
-        let turn = self.agent.turn(session, &self.terms, said, watcher, &mut inbox);
-        tokio::pin!(turn);
-        let mut show =
+        let show =
             Display::new(self.office.channels.get(self.message.channel.as_str()), &self.inbound.target);
+        tokio::select! {
+            finished = self.agent.turn(session, &self.terms, said, watcher, &mut inbox) => finished,
+            error = self.listen(&inputs, nudges) => Err(error),
+            never = show.keep(|| watcher.running(), || self.office.questions.waits_in(self.conversation)) => match never {},
+        }
+    }
+
+    /// Passes on what comes, until it cannot. Nudges lost with the future are of no consequence: what they told of is
+    /// in the store.
+    async fn listen(&self, inputs: &mpsc::Sender<Input>, nudges: &mut mpsc::Receiver<Nudge>) -> AgentError {
         let mut last = self.message.id;
         let mut folding = true;
-        let mut clock = interval(Duration::from_secs(1));
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                finished = &mut turn => return finished,
-                nudge = nudges.recv() => match nudge {
-                    Some(Nudge::Stop) => {
-                        folding = false;
-                        // A full channel holds messages of the same person; the stop would be lost behind them.
-                        drop(inputs.send(Input::Cancel).await);
-                    }
-                    Some(Nudge::More) if folding => {
-                        (last, folding) = self.fold(&inputs, last).await?;
-                    }
-                    Some(Nudge::More) => {}
-                    // The hub is gone: the gateway ends, and with it this future.
-                    None => std::future::pending::<()>().await,
+            match nudges.recv().await {
+                Some(Nudge::Stop) => {
+                    folding = false;
+                    // Waits behind messages of the same person until the turn has taken those.
+                    drop(inputs.send(Input::Cancel).await);
+                }
+                Some(Nudge::More) if folding => match self.fold(inputs, last).await {
+                    Ok(folded) => (last, folding) = folded,
+                    Err(error) => return error,
                 },
-                _ = clock.tick() => show.refresh(watcher.running()).await,
+                Some(Nudge::More) => {}
+                // The hub is gone: the gateway ends, and with it this future.
+                None => std::future::pending::<()>().await,
             }
         }
     }
@@ -305,8 +377,14 @@ impl Turn<'_> {
                 last = next.id;
                 continue;
             }
-            if said != Said::Message || !inbound.left_out.is_empty() {
+            // Another person's message is not taken in this one's name, nor at this one's cost.
+            let theirs = inbound.sender.id == self.inbound.sender.id;
+            if said != Said::Message || !theirs || !inbound.left_out.is_empty() {
                 return Ok((last, false));
+            }
+            if !admitted(self.office, &next, &inbound, self.paid).await? {
+                last = next.id;
+                continue;
             }
             let text = command::for_the_model(&inbound.text).to_owned();
             let message =
@@ -326,6 +404,7 @@ impl Turn<'_> {
             inbound: self.inbound,
             agent: self.agent.clone(),
             terms: self.terms.clone(),
+            paid: self.paid,
         }
     }
 
@@ -404,6 +483,20 @@ impl<'a> Display<'a> {
         Self { post, target, typed: None, edited: None, word: None }
     }
 
+    /// Keeps it up to date, as fast as the vendor lets us.
+    ///
+    /// `running` is what to say of a call; while somebody is `asked` it is not us who is to write.
+    async fn keep(mut self, running: impl Fn() -> Option<String>, asked: impl Fn() -> bool) -> Infallible {
+        let mut clock = interval(Duration::from_secs(1));
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            if !asked() {
+                self.refresh(running()).await;
+            }
+        }
+    }
+
     async fn refresh(&mut self, running: Option<String>) {
         let Some(post) = self.post else { return };
         let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
@@ -429,3 +522,7 @@ impl<'a> Display<'a> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -14,13 +14,12 @@ use std::time::Duration;
 use oxibot_proto::codec;
 use oxibot_proto::web::SearchService;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use secrecy::ExposeSecret;
 
-use super::LaunchError;
 use super::binary::{Program, find_fetch};
 use super::control::send_program;
 use super::toolhost::ended_within;
+use super::{LaunchError, children};
 use crate::config::Config;
 
 /// How long it may take to end after the toolhost did: its socket is closed then.
@@ -131,12 +130,7 @@ pub(super) fn start(
         .process_group(0)
         .spawn()
         .map_err(LaunchError::system(step))?;
-    let pidfd = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(rustix::io::Errno::SRCH)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        .map_err(|errno| LaunchError::System { step, cause: errno.into() })?;
+    let pidfd = children::watch(&child, step)?;
     send_program(door.0.as_fd(), parts.program.descriptor()).map_err(LaunchError::system(step))?;
     Ok(Fetcher { child, pidfd })
 }

@@ -16,12 +16,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::LaunchError;
 use super::control::{send_handover, send_toolhost, wants_restart};
 use super::fetcher::SearchDoor;
 use super::toolhost::{LaunchOptions, Started, Toolhost, ended_within, start_toolhost};
+use super::{LaunchError, children};
 use crate::exit::Exit;
 
 /// Restarts within [`RESTART_WINDOW`] after which the launcher gives up. Prevents a loop that never gets anywhere.
@@ -246,12 +245,7 @@ fn start_main(
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()
         .map_err(LaunchError::system(step))?;
-    let pidfd = i32::try_from(child.id())
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-        .ok_or(rustix::io::Errno::SRCH)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        .map_err(|errno| LaunchError::System { step, cause: errno.into() })?;
+    let pidfd = children::watch(&child, step)?;
     send_handover(control.as_fd(), io::stdin().as_fd(), toolhost.as_fd(), search)
         .map_err(LaunchError::system(step))?;
     Ok(Main { child, pidfd, control })

@@ -6,6 +6,7 @@
 
 mod audit;
 mod binary;
+mod children;
 mod control;
 mod facts;
 mod fetcher;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 pub use audit::audit_reader;
 pub use binary::{Program, find_fetch, find_toolhost};
+pub use children::keep_statuses;
 pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;
 pub use fetcher::{SearchDoor, search_service};

@@ -7,18 +7,17 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oxibot_proto::message::Level;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::LaunchError;
 use super::binary::find_toolhost;
 use super::fetcher::{self, Ends, Fetcher, SearchDoor};
+use super::{LaunchError, children};
 
 /// How long a toolhost may take to end after its socket was closed. It kills what runs and syncs its log; then it is
 /// killed itself, and everything below dies with it.
@@ -111,13 +110,7 @@ impl Toolhost {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed toolhost does not end"));
             }
         }
-        let status = match self.child.wait() {
-            // Whoever started us ignores ended children, and so do we: the kernel threw the status away.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
-                ExitStatus::from_raw(0)
-            }
-            other => other?,
-        };
+        let status = self.child.wait()?;
         // Its socket to the toolhost is closed now.
         self.fetcher.map_or(Ok(()), Fetcher::finish)?;
         Ok(status)
@@ -155,11 +148,7 @@ pub fn start_toolhost(options: &LaunchOptions) -> Result<Started, LaunchError> {
         .process_group(0)
         .spawn()
         .map_err(LaunchError::system("start the toolhost"))?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pidfd = pid
-        .ok_or(rustix::io::Errno::SRCH)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        .map_err(|errno| LaunchError::System { step: "watch the toolhost", cause: errno.into() })?;
+    let pidfd = children::watch(&child, "watch the toolhost")?;
     // After the toolhost, which has more to do; before anything else.
     let fetcher = match (parts, &search) {
         (Some(parts), Some(door)) => Some(fetcher::start(&program, parts, door, options.no_sandbox)?),

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::error::ProviderError;
+use crate::backoff::backoff;
 
 /// How patient we are with a provider.
 #[derive(Debug, Clone)]
@@ -49,11 +50,7 @@ impl Patience {
         if made >= self.attempts || !error.is_transient() {
             return None;
         }
-        let doubled =
-            self.first_wait.saturating_mul(1_u32.checked_shl(made.saturating_sub(1)).unwrap_or(u32::MAX));
-        let backoff = doubled.min(self.longest_wait);
-        // Between half and all of it: many clients that failed at one moment must not come back at one moment.
-        let jittered = backoff.mul_f64(0.5 + f64::from(u32::try_from(dice % 1000).unwrap_or(0)) / 2000.0);
+        let jittered = backoff(self.first_wait, self.longest_wait, made.saturating_sub(1), dice);
         let wait = match error.retry_after() {
             // A little more than asked: earlier is refused again.
             Some(asked) => asked.saturating_add(jittered / 8),

@@ -63,8 +63,9 @@ impl Approver for AtTerminal {
         Box::pin(self.ask(pending))
     }
 
-    fn waits(&self, pending: &PendingApproval) {
+    fn waits<'a>(&'a self, pending: &'a PendingApproval) -> BoxFuture<'a, ()> {
         self.screen.remark(&waiting(pending));
+        Box::pin(std::future::ready(()))
     }
 }
 

@@ -280,9 +280,20 @@ impl Connection {
         }
         // Machines without IPv6 learn so at once; those with half of it would wait.
         found.sort_by_key(IpAddr::is_ipv6);
-        let mut left: VecDeque<IpAddr> = found.into_iter().take(MAX_TRIED).collect();
+        let left = found.into_iter().take(MAX_TRIED).collect();
         self.due = now + REACH_TIME;
-        let mut why = NetFailure::NoAddress;
+        self.try_next(shared, plan, left, NetFailure::NoAddress, now)
+    }
+
+    /// Begins to connect to the first address where that can be begun, each told before.
+    fn try_next(
+        &mut self,
+        shared: &mut Shared,
+        plan: Plan,
+        mut left: VecDeque<IpAddr>,
+        mut why: NetFailure,
+        now: Instant,
+    ) -> Result<Next, WallFault> {
         while let Some(address) = left.pop_front() {
             if let Err(rule) = shared.told.allowed(&plan.target, address)? {
                 return self.refused(shared, plan.language, &plan.target, rule, now);
@@ -320,16 +331,13 @@ impl Connection {
 
     fn reach_next(&mut self, shared: &mut Shared, why: NetFailure, now: Instant) -> Result<Next, WallFault> {
         let due = self.due;
-        let Stage::Reaching { plan, socket, mut left, .. } = self.leave(now) else { return Ok(Next::Ends) };
+        let Stage::Reaching { plan, socket, left, .. } = self.leave(now) else { return Ok(Next::Ends) };
         drop(socket);
-        while let Some(address) = left.pop_front() {
-            if let Ok(socket) = begin(SocketAddr::new(address, plan.target.port)) {
-                self.stage = Stage::Reaching { plan, socket, left, next_at: now + ADDRESS_TIME };
-                self.due = due;
-                return Ok(Next::Stays);
-            }
+        let next = self.try_next(shared, plan, left, why, now)?;
+        if matches!(self.stage, Stage::Reaching { .. }) {
+            self.due = due;
         }
-        self.failed_for(shared, plan, why, now)
+        Ok(next)
     }
 
     /// Passes bytes on, in both directions.

@@ -18,7 +18,7 @@ const MAX_TOLD: usize = 256;
 #[derive(Debug)]
 pub(super) struct Told {
     socket: OwnedFd,
-    allowed: HashSet<(String, u16)>,
+    allowed: HashSet<(String, u16, IpAddr)>,
     others: HashSet<(String, u16, &'static str)>,
 }
 
@@ -32,13 +32,13 @@ impl Told {
         &self.socket
     }
 
-    /// That something is about to be connected to. `Err(Limit)` when that cannot be told any more.
+    /// That this address is about to be connected to. `Err(Limit)` when that cannot be told any more.
     pub(super) fn allowed(
         &mut self,
         target: &Target,
         address: IpAddr,
     ) -> Result<Result<(), NetRule>, WallFault> {
-        let key = (target.host.to_string(), target.port);
+        let key = (target.host.to_string(), target.port, address);
         if self.allowed.contains(&key) {
             return Ok(Ok(()));
         }
@@ -77,5 +77,36 @@ impl Told {
 
     fn say(&mut self, host: String, port: u16, verdict: NetVerdict) -> Result<(), WallFault> {
         tell(self.socket.as_fd(), &FromEgress::Decided(Decision { host, port, verdict }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+
+    use super::*;
+
+    fn packets(peer: &OwnedFd) -> usize {
+        let mut buffer = [0; 4096];
+        std::iter::from_fn(|| recv(peer.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).ok()).count()
+    }
+
+    #[test]
+    fn each_address_of_a_host_is_told_once() {
+        let kind = SockType::SeqPacket;
+        let (ours, peer) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let mut told = Told::new(ours);
+        let target = Target { host: "a.org".parse().unwrap(), port: 443 };
+        for address in ["203.0.113.1", "203.0.113.2", "203.0.113.1", "2001:db8::1"] {
+            assert_eq!(told.allowed(&target, address.parse().unwrap()).unwrap(), Ok(()));
+        }
+        assert_eq!(packets(&peer), 3);
+        for low in 0..=u8::MAX {
+            let _ = told.allowed(&target, IpAddr::from([198, 51, 100, low])).unwrap();
+        }
+        let next = told.allowed(&target, "192.0.2.1".parse().unwrap()).unwrap();
+        assert_eq!((packets(&peer), next), (MAX_TOLD - 3, Err(NetRule::Limit)));
     }
 }

@@ -1,30 +1,33 @@
 //! From bytes to text by the character set a page says it has: byte order mark, header, `<meta>`, and what it looks like.
 
-use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
+use encoding_rs::{CoderResult, Encoding, UTF_8, WINDOWS_1252};
 
 /// How far into a page a `<meta>` is looked for, as browsers do.
 const PRESCAN: usize = 1024;
 
-/// The text. What cannot be read is replaced, never dropped and never an error.
-pub(crate) fn decode(bytes: &[u8], content_type: &str, html: bool) -> String {
-    if let Some((encoding, mark)) = Encoding::for_bom(bytes) {
-        let (text, _) = encoding.decode_without_bom_handling(bytes.get(mark..).unwrap_or_default());
-        return text.into_owned();
-    }
+/// The text, at most `most` bytes of it, and whether that left something out. What cannot be read is replaced, never
+/// dropped and never an error. One byte of an old character set may become three.
+pub(crate) fn decode(bytes: &[u8], content_type: &str, html: bool, most: usize) -> (String, bool) {
+    let (encoding, bytes) = match Encoding::for_bom(bytes) {
+        Some((encoding, mark)) => (encoding, bytes.get(mark..).unwrap_or_default()),
+        None => (encoding(bytes, content_type, html), bytes),
+    };
+    let mut decoder = encoding.new_decoder_without_bom_handling();
+    let needed = decoder.max_utf8_buffer_length(bytes.len()).unwrap_or(most);
+    // It writes into what is there and does not grow it.
+    let mut text = String::with_capacity(needed.min(most));
+    let (result, _, _) = decoder.decode_to_string(bytes, &mut text, true);
+    (text, result == CoderResult::OutputFull)
+}
+
+fn encoding(bytes: &[u8], content_type: &str, html: bool) -> &'static Encoding {
     let named = parameter(content_type, "charset").and_then(|label| Encoding::for_label(label.as_bytes()));
     let said = named.or_else(|| html.then(|| from_meta(bytes)).flatten());
-    match said {
-        Some(encoding) => encoding.decode_without_bom_handling(bytes).0.into_owned(),
-        None => match std::str::from_utf8(bytes) {
-            Ok(text) => text.to_owned(),
-            // Cut in the middle of a character it is UTF-8 all the same.
-            Err(error) if error.error_len().is_none() => {
-                UTF_8.decode_without_bom_handling(bytes).0.into_owned()
-            }
-            Err(_) if html => WINDOWS_1252.decode_without_bom_handling(bytes).0.into_owned(),
-            Err(_) => UTF_8.decode_without_bom_handling(bytes).0.into_owned(),
-        },
-    }
+    said.unwrap_or_else(|| match std::str::from_utf8(bytes) {
+        // Cut in the middle of a character it is UTF-8 all the same.
+        Err(error) if html && error.error_len().is_some() => WINDOWS_1252,
+        Ok(_) | Err(_) => UTF_8,
+    })
 }
 
 /// A parameter of a content type, unquoted.
@@ -54,7 +57,24 @@ fn from_meta(bytes: &[u8]) -> Option<&'static Encoding> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    fn decode(bytes: &[u8], content_type: &str, html: bool) -> String {
+        let (text, cut) = super::decode(bytes, content_type, html, 1000);
+        assert!(!cut);
+        text
+    }
+
+    #[test]
+    fn text_is_cut_where_it_would_be_longer_than_it_may() {
+        let euros = [0x80; 1000];
+        let (text, cut) = super::decode(&euros, "text/plain; charset=windows-1252", false, 1000);
+        assert!(
+            cut && text.len() <= 1000 && text.len() > 990 && text.chars().all(|c| c == '\u{20ac}'),
+            "{}",
+            text.len()
+        );
+        assert!(text.capacity() < 1100, "it never held more: {}", text.capacity());
+        assert_eq!(super::decode(b"abc", "", false, 3), ("abc".to_owned(), false));
+    }
 
     #[test]
     fn character_set_is_taken_from_mark_then_header_then_meta() {

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket, socketpair};
 use oxibot_toolhost::sys;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -79,6 +79,16 @@ pub(crate) fn confine(wall: Wall) -> Result<Confined, ConfineError> {
     let fresh = |family| socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map(drop);
     if fresh(AddressFamily::Unix) != Err(Errno::EPERM) || fresh(AddressFamily::Netlink) != Err(Errno::EPERM) {
         return Err(ConfineError::NotInForce("making a socket that is not of the internet"));
+    }
+    // An unconnected datagram socket reaches whatever listens at a path or an abstract name.
+    let pair = |kind| socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).map(drop);
+    for kind in [SockType::Datagram, SockType::SeqPacket] {
+        if pair(kind) != Err(Errno::EPERM) {
+            return Err(ConfineError::NotInForce("making a pair of sockets that is no stream"));
+        }
+    }
+    if pair(SockType::Stream).is_err() {
+        return Err(ConfineError::TooStrict("making a pair of sockets for a converter"));
     }
     // The positive control: what it lives on. A kernel without IPv6 says so, which is not the filter's answer.
     if fresh(AddressFamily::Inet).is_err() || fresh(AddressFamily::Inet6) == Err(Errno::EPERM) {
@@ -208,6 +218,8 @@ enum Narrow {
     Without(u8, u64),
     /// This argument is one of these.
     OneOf(u8, &'static [u64]),
+    /// These arguments are these, all of them.
+    Exactly(&'static [(u8, u64)]),
 }
 
 /// What each of them needs. Everything else is answered EPERM: exec, every way to open a file, signals to others, mounts,
@@ -258,8 +270,11 @@ const ALWAYS: &[(libc::c_long, Narrow)] = &[
 /// What only the worker needs.
 const INTERNET: &[(libc::c_long, Narrow)] = &[
     (libc::SYS_socket, Narrow::OneOf(0, &[libc::AF_INET as u64, libc::AF_INET6 as u64])),
-    // Pairs, to converters and between tasks.
-    (libc::SYS_socketpair, Narrow::OneOf(0, &[libc::AF_UNIX as u64])),
+    // Connected pairs, to converters. One for datagrams could send to any socket of the machine by its path.
+    (
+        libc::SYS_socketpair,
+        Narrow::Exactly(&[(0, libc::AF_UNIX as u64), (1, (libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u64)]),
+    ),
     (libc::SYS_connect, Narrow::Not),
     // The own end of a question to a name server: any free port.
     (libc::SYS_bind, Narrow::Not),
@@ -308,18 +323,26 @@ fn filter(reach: Reach) -> Result<BpfProgram, seccompiler::BackendError> {
     };
     let mut rules = BTreeMap::new();
     for (number, narrow) in ALWAYS.iter().chain(own) {
+        // Dword, because these are 32-bit arguments to the kernel: what stands above them is not looked at.
         let condition = |argument, operator, value| {
-            // Dword, because these are 32-bit arguments to the kernel: what stands above them is not looked at.
             SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
-                .and_then(|condition| SeccompRule::new(vec![condition]))
         };
+        let alone = |condition| SeccompRule::new(vec![condition]);
         let chain = match narrow {
             Narrow::Not => Vec::new(),
-            Narrow::Without(argument, bits) => vec![condition(*argument, SeccompCmpOp::MaskedEq(*bits), 0)?],
+            Narrow::Without(argument, bits) => {
+                vec![alone(condition(*argument, SeccompCmpOp::MaskedEq(*bits), 0)?)?]
+            }
             Narrow::OneOf(argument, values) => values
                 .iter()
-                .map(|value| condition(*argument, SeccompCmpOp::Eq, *value))
+                .map(|value| alone(condition(*argument, SeccompCmpOp::Eq, *value)?))
                 .collect::<Result<_, _>>()?,
+            Narrow::Exactly(pairs) => vec![SeccompRule::new(
+                pairs
+                    .iter()
+                    .map(|(argument, value)| condition(*argument, SeccompCmpOp::Eq, *value))
+                    .collect::<Result<_, _>>()?,
+            )?],
         };
         rules.insert(*number, chain);
     }

@@ -5,10 +5,11 @@
 //! trouble: the page is then read by [`crate::markdown`], which has neither fault. Converters are forked by a maker that
 //! was forked before the worker held anything, so a converter knows one page and no key.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dom_smoothie::{Config, Readability, TextMode};
 use nix::errno::Errno;
@@ -20,9 +21,11 @@ use oxibot_toolhost::sys::{self, Cloned};
 use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::confine::{self, ConfineError, Wall};
-use crate::markdown::{self, Readable};
+use crate::markdown::{self, MAX_TEXT, Readable};
+use crate::page::start;
 
 /// Converters at once.
 const MAX_AT_ONCE: usize = 4;
@@ -40,8 +43,10 @@ const MAX_TREE_DEPTH: usize = 256;
 const MAX_ELEMENTS: usize = 50_000;
 /// Below so many characters the better converter took a page for something else than it is.
 const TOO_SHORT: usize = 400;
-/// Most bytes read from a converter. Its text is made of a body that is capped, but its word is not trusted.
-const MAX_RESULT: u64 = 4 << 20;
+/// Longest title that is handed back, in bytes.
+const MAX_TITLE: usize = 4096;
+/// Most bytes read from a converter: a whole text and a title. Its word is not trusted.
+const MAX_RESULT: u64 = (MAX_TEXT + MAX_TITLE + 8) as u64;
 /// Longest page and address handed over.
 const MAX_HTML: u32 = 8 << 20;
 
@@ -50,6 +55,8 @@ const MAX_HTML: u32 = 8 << 20;
 pub(crate) struct Converters {
     maker: OwnedFd,
     slots: Semaphore,
+    /// The maker does not take a page any more.
+    gone: Cell<bool>,
 }
 
 impl Converters {
@@ -64,24 +71,37 @@ impl Converters {
                 let status = i32::from(make(&theirs, wall).is_err());
                 sys::exit_now(status)
             }
-            Cloned::Parent { .. } => Ok(Self { maker: ours, slots: Semaphore::new(MAX_AT_ONCE) }),
+            Cloned::Parent { .. } => {
+                Ok(Self { maker: ours, slots: Semaphore::new(MAX_AT_ONCE), gone: Cell::new(false) })
+            }
         }
     }
 
-    /// Readable text of a page, by the better converter if it survives.
-    pub(crate) async fn convert(&self, html: &str, base: &Url) -> Readable {
-        let slot = self.slots.acquire().await;
-        let converted = tokio::time::timeout(PATIENCE, self.ask(html, base)).await;
-        drop(slot);
+    /// Readable text of a page by `until`, by the better converter if one is free in time and survives.
+    pub(crate) async fn convert(&self, html: String, base: &Url, until: Instant) -> Readable {
+        let now = Instant::now();
+        // Pages made to take long must not hold up others: who does not get a converter soon goes without.
+        let soon = (now + PATIENCE).min(until.checked_sub(PATIENCE).unwrap_or(now));
+        let converted = match tokio::time::timeout_at(soon, self.slots.acquire()).await {
+            Ok(_slot) => tokio::time::timeout(PATIENCE, self.ask(&html, base)).await,
+            Err(late) => Err(late),
+        };
         match converted {
             Ok(Ok(readable)) => readable,
-            Ok(Err(_)) | Err(_) => markdown::convert(html, Some(base)),
+            Ok(Err(_)) | Err(_) => markdown::convert(&html, Some(base)),
         }
+    }
+
+    /// Whether no page will ever get a converter again: the worker should make room for another.
+    pub(crate) fn are_gone(&self) -> bool {
+        self.gone.get()
     }
 
     async fn ask(&self, html: &str, base: &Url) -> std::io::Result<Readable> {
         let (ours, theirs) = UnixStream::pair()?;
-        sys::send(self.maker.as_fd(), b"c", &[theirs.as_fd()])?;
+        let sent = sys::send(self.maker.as_fd(), b"c", &[theirs.as_fd()]);
+        self.gone.set(self.gone.get() || matches!(sent, Err(Errno::EPIPE | Errno::ECONNRESET)));
+        sent?;
         drop(theirs);
         ours.set_nonblocking(true)?;
         let mut ours = tokio::net::UnixStream::from_std(ours)?;
@@ -155,12 +175,14 @@ fn make(requests: &OwnedFd, wall: Wall) -> Result<(), String> {
                 return Ok(());
             }
             let Some(page) = descriptors.into_iter().next() else { continue };
-            match sys::clone_process(0).map_err(text)? {
-                Cloned::Child => {
+            match sys::clone_process(0) {
+                Ok(Cloned::Child) => {
                     let status = i32::from(convert_one(page, wall).is_none());
                     sys::exit_now(status)
                 }
-                Cloned::Parent { pidfd, .. } => running.push((pidfd, now + MAX_LIFE)),
+                Ok(Cloned::Parent { pidfd, .. }) => running.push((pidfd, now + MAX_LIFE)),
+                // No process for this page; there may be one for the next. Its asker sees the end of its socket.
+                Err(_) => {}
             }
         }
     }
@@ -176,7 +198,7 @@ fn convert_one(page: OwnedFd, wall: Wall) -> Option<()> {
     let base = read_part(&mut page)?;
     let html = read_part(&mut page)?;
     let readable = readable(&html, &base);
-    for part in [&readable.title, &readable.text] {
+    for part in [start(&readable.title, MAX_TITLE), start(&readable.text, MAX_TEXT)] {
         page.write_all(&u32::try_from(part.len()).ok()?.to_be_bytes()).ok()?;
         page.write_all(part.as_bytes()).ok()?;
     }

@@ -24,7 +24,9 @@ use crate::resolve::Resolver;
 const WHOLE: Duration = Duration::from_secs(30);
 /// Redirects followed.
 const MAX_REDIRECTS: usize = 5;
-/// Requests on the network at once. Each may hold a body.
+/// Until when a page is text, from the start: its asker does not wait for longer than 35 s.
+const MAX_CONVERTING: Duration = Duration::from_secs(34);
+/// Requests on the network or being made text at once. Each may hold a body.
 const MAX_AT_ONCE: usize = 32;
 /// Longest header value that is looked at.
 const MAX_VALUE: usize = 8 * 1024;
@@ -36,7 +38,7 @@ pub(crate) struct Getter {
     pub(crate) tls: Arc<rustls::ClientConfig>,
     cache: RefCell<Cache>,
     pace: RefCell<Pace>,
-    network: Semaphore,
+    slots: Semaphore,
 }
 
 /// What is asked for.
@@ -51,7 +53,7 @@ pub(crate) struct Wanted<'a> {
 impl Getter {
     pub(crate) fn new(converters: Converters, resolver: Resolver, tls: Arc<rustls::ClientConfig>) -> Self {
         let (cache, pace) = (RefCell::default(), RefCell::default());
-        Self { converters, resolver, tls, cache, pace, network: Semaphore::new(MAX_AT_ONCE) }
+        Self { converters, resolver, tls, cache, pace, slots: Semaphore::new(MAX_AT_ONCE) }
     }
 
     /// Gets a page, or the page as it is kept.
@@ -65,15 +67,21 @@ impl Getter {
             return Ok(page.clone());
         }
         let kept = kept.map(|(page, _)| page);
-        let got = tokio::time::timeout(WHOLE, self.fetch(target, wanted.exceptions, kept.as_deref())).await;
-        let got =
-            got.map_err(|_| Trouble::Failed(format!("no whole answer within {} s", WHOLE.as_secs())))??;
+        let started = tokio::time::Instant::now();
+        let (_slot, got) = tokio::time::timeout_at(started + WHOLE, async {
+            // Kept until the page is text: what was read is in memory until then.
+            let slot = self.slots.acquire().await;
+            (slot, self.fetch(target, wanted.exceptions, kept.as_deref()).await)
+        })
+        .await
+        .map_err(|_| Trouble::Failed(format!("no whole answer within {} s", WHOLE.as_secs())))?;
+        let got = got?;
         let page = match (got, kept) {
             (Got::Unchanged, Some(page)) => page,
             (Got::Unchanged, None) => {
                 return Err(Trouble::Failed("the server says that nothing changed, unasked".to_owned()));
             }
-            (Got::Fetched(fetched), _) => Rc::new(self.page(*fetched).await),
+            (Got::Fetched(fetched), _) => Rc::new(self.page(*fetched, started + MAX_CONVERTING).await),
         };
         self.cache.borrow_mut().keep(wanted.conversation, &asked, page.clone(), Instant::now());
         Ok(page)
@@ -85,7 +93,6 @@ impl Getter {
         exceptions: &Exceptions,
         kept: Option<&Page>,
     ) -> Result<Got, Trouble> {
-        let _slot = self.network.acquire().await;
         let mut target = first;
         for hops in 0.. {
             let host = target.url().host_str().unwrap_or_default().to_owned();
@@ -116,17 +123,20 @@ impl Getter {
         Err(Trouble::Failed("too many redirects".to_owned()))
     }
 
-    /// What is shown of what was fetched.
-    async fn page(&self, fetched: Fetched) -> Page {
+    /// What is shown of what was fetched. Done by `until`.
+    async fn page(&self, fetched: Fetched, until: tokio::time::Instant) -> Page {
         let Fetched { target, status, kind, date, validators, content, mut notes } = fetched;
         let url = target.url();
         let (title, text) = match content {
             Content::Named(what) => (String::new(), what),
             Content::Text { bytes, html } => {
-                let text = charset::decode(&bytes, &kind, html);
+                let (text, cut) = charset::decode(&bytes, &kind, html, MAX_BODY);
                 drop(bytes);
+                if cut {
+                    notes.push(format!("only the first {} KiB of its text are shown", MAX_BODY / 1024));
+                }
                 if html {
-                    let readable = self.converters.convert(&text, url).await;
+                    let readable = self.converters.convert(text, url, until).await;
                     (readable.title, clean(&readable.text))
                 } else {
                     (String::new(), clean(&text))

@@ -6,8 +6,10 @@
 
 use reqwest::Url;
 
+use crate::page::start;
+
 /// Most bytes of text made of a page. A base address of 8 KiB before each of many links would multiply.
-const MAX_TEXT: usize = 2 * 1024 * 1024;
+pub(crate) const MAX_TEXT: usize = 2 * 1024 * 1024;
 /// Longest address of a link that is shown.
 const MAX_LINK: usize = 1024;
 /// Elements whose content is no text.
@@ -215,6 +217,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn text(&mut self, raw: &str) {
+        let raw = start(raw, (MAX_TEXT + 1).saturating_sub(self.out.len()));
         if raw.is_empty() {
             return;
         }
@@ -347,10 +350,7 @@ impl Writer<'_> {
 
     fn finish(mut self) -> Readable {
         self.close_link();
-        if self.out.len() > MAX_TEXT {
-            let end = (0..=MAX_TEXT).rev().find(|end| self.out.is_char_boundary(*end)).unwrap_or_default();
-            self.out.truncate(end);
-        }
+        self.out.truncate(start(&self.out, MAX_TEXT).len());
         Readable { title: self.title, text: self.out }
     }
 }

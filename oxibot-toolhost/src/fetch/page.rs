@@ -51,14 +51,16 @@ pub(crate) fn show(page: &Page, offset: u64) -> Result<(String, u64), String> {
 
 /// At most `room` bytes, cut after a line or a word where there is one in the last tenth.
 fn piece(text: &str, room: usize) -> &str {
-    let mut end = room.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let cut = text.get(..end).unwrap_or_default();
-    let late = end - end / 10;
+    let cut = start(text, room);
+    let late = cut.len() - cut.len() / 10;
     let at = cut.rfind('\n').filter(|at| *at >= late).or_else(|| cut.rfind(' ').filter(|at| *at >= late));
     at.and_then(|at| cut.get(..=at)).filter(|piece| !piece.is_empty()).unwrap_or(cut)
+}
+
+/// At most so many bytes from the start, cut between characters.
+pub(crate) fn start(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    text.get(..end).unwrap_or_default()
 }
 
 /// One line of what a server wrote: no control characters, bounded.
@@ -73,8 +75,7 @@ pub(crate) fn line(text: &str, most: usize) -> String {
         }
         line.push_str(word);
         if line.len() > most {
-            let end = (0..=most).rev().find(|end| line.is_char_boundary(*end)).unwrap_or_default();
-            line.truncate(end);
+            line.truncate(start(&line, most).len());
             line.push('\u{2026}');
             break;
         }

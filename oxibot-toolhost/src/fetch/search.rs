@@ -3,7 +3,7 @@
 //! The address is the operator's own, so the guard does not judge it (a SearXNG may well be on this machine), and no
 //! redirect of it is followed.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use oxibot_proto::settings::SearchProvider;
 use oxibot_proto::web::{HostName, SearchService, judge_name};
 use reqwest::header::{self, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode, Url};
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use crate::body::{Body, More};
 use crate::get::Getter;
@@ -24,8 +25,9 @@ use crate::page::{LABEL, line};
 const BRAVE: &str = "https://api.search.brave.com/res/v1/web/search";
 /// Time for the whole question.
 const WHOLE: Duration = Duration::from_secs(15);
-/// Results of one search.
-const MAX_RESULTS: u32 = 20;
+/// Most results of one search that are shown, and most that are kept of an answer: the others are passed over.
+const MAX_RESULTS: u32 = 10;
+const MAX_KEPT: usize = 20;
 
 /// Asks and gives the results as text.
 pub(crate) async fn search(
@@ -38,12 +40,12 @@ pub(crate) async fn search(
     let count = count.unwrap_or(service.max_results).clamp(1, MAX_RESULTS);
     let answered = tokio::time::timeout(WHOLE, ask(getter, service, query, count)).await;
     let body = answered.map_err(|_| failed(format!("no answer within {} s", WHOLE.as_secs())))??;
-    let answer: Value = serde_json::from_slice(&body)
-        .map_err(|_| failed("its answer is no JSON; check tools.web.search.baseUrl"))?;
-    Ok(show(&results(service.provider, &answer), query, count))
+    let found = results(service.provider, &body)
+        .map_err(|_| failed("its answer is not JSON of a search; check tools.web.search.baseUrl"))?;
+    Ok(show(&found, query, count))
 }
 
-fn failed(what: impl std::fmt::Display) -> Trouble {
+fn failed(what: impl fmt::Display) -> Trouble {
     Trouble::Failed(format!("the search service: {what}"))
 }
 
@@ -174,26 +176,72 @@ struct Found {
     text: String,
 }
 
-fn results(provider: SearchProvider, answer: &Value) -> Vec<Found> {
-    let (list, text) = match provider {
-        SearchProvider::Brave => (answer.pointer("/web/results"), "description"),
-        SearchProvider::Searxng => (answer.get("results"), "content"),
+/// What is read of an answer. Nothing else of it is kept, however much there is: an array of numbers costs 20 times its
+/// length as a tree.
+#[derive(Deserialize)]
+struct BraveAnswer {
+    web: Option<Results>,
+}
+
+#[derive(Deserialize)]
+struct Results {
+    results: Option<FirstResults>,
+}
+
+#[derive(Default)]
+struct FirstResults(Vec<RawResult>);
+
+#[derive(Deserialize)]
+struct RawResult {
+    url: Option<String>,
+    title: Option<String>,
+    #[serde(alias = "content")]
+    description: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for FirstResults {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kept;
+
+        impl<'de> Visitor<'de> for Kept {
+            type Value = FirstResults;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list of results")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<FirstResults, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() < MAX_KEPT {
+                    match all.next_element::<RawResult>()? {
+                        Some(result) if result.url.is_some() => kept.push(result),
+                        Some(_) => {}
+                        None => return Ok(FirstResults(kept)),
+                    }
+                }
+                while all.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(FirstResults(kept))
+            }
+        }
+
+        deserializer.deserialize_seq(Kept)
+    }
+}
+
+fn results(provider: SearchProvider, body: &[u8]) -> Result<Vec<Found>, serde_json::Error> {
+    let results = match provider {
+        SearchProvider::Brave => serde_json::from_slice::<BraveAnswer>(body)?.web,
+        SearchProvider::Searxng => Some(serde_json::from_slice::<Results>(body)?),
     };
-    let field = |result: &Value, name: &str| {
-        let raw = result.get(name).and_then(Value::as_str).unwrap_or_default();
-        // Titles and descriptions come with <strong> and entities.
-        line(&collapse(&convert(raw, None).text), 400)
-    };
-    list.and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .map(|result| Found {
-            title: field(result, "title"),
-            url: line(result.get("url").and_then(Value::as_str).unwrap_or_default(), 1024),
-            text: field(result, text),
-        })
-        .filter(|found| !found.url.is_empty())
-        .collect()
+    // Titles and descriptions come with <strong> and entities.
+    let field = |raw: Option<String>| line(&collapse(&convert(&raw.unwrap_or_default(), None).text), 400);
+    let kept = results.and_then(|results| results.results).unwrap_or_default().0;
+    let found = kept.into_iter().map(|RawResult { url, title, description }| Found {
+        title: field(title),
+        url: line(&url.unwrap_or_default(), 1024),
+        text: field(description),
+    });
+    Ok(found.filter(|found| !found.url.is_empty()).collect())
 }
 
 fn show(found: &[Found], query: &str, count: u32) -> String {
@@ -265,7 +313,7 @@ mod tests {
             {"title":"A <strong>b</strong> &amp; c","url":"https://example.com/","description":"x\ny\u{202e}"},
             {"title":"no address"},
             {"title":"second","url":"https://example.org/"}]}});
-        let found = results(SearchProvider::Brave, &answer);
+        let found = results(SearchProvider::Brave, answer.to_string().as_bytes()).unwrap();
         let shown = show(&found, "q\nforged", 10);
         assert!(
             shown.contains("search: q forged\n\n1. A b & c\n   https://example.com/\n   x y\n\n2. second\n"),
@@ -275,5 +323,21 @@ mod tests {
         assert!(show(&many, "q", 20).len() <= MAX_OUTPUT);
         assert!(show(&[], "q", 5).contains("No results found."));
         assert_eq!(show(&found, "q", 1).matches("https://").count(), 1);
+    }
+
+    #[test]
+    fn only_the_first_results_of_an_answer_are_kept() {
+        let one =
+            json!({"url": "https://example.com/", "title": null, "content": "c", "more": [1, {"x": [2]}]});
+        let own = json!({"query": "q", "results": vec![one; 1000], "infoboxes": [[0]]});
+        let found = results(SearchProvider::Searxng, own.to_string().as_bytes()).unwrap();
+        assert_eq!(found.len(), MAX_KEPT);
+        assert_eq!((found[19].title.as_str(), found[19].text.as_str()), ("", "c"));
+        for none in ["{}", r#"{"web":null}"#, r#"{"web":{"results":[]}}"#] {
+            assert_eq!(results(SearchProvider::Brave, none.as_bytes()).unwrap(), [], "{none}");
+        }
+        for wrong in ["<html>", "[]", r#"{"web":{"results":[7]}}"#, r#"{"web":{"results":[]}"#] {
+            assert!(results(SearchProvider::Brave, wrong.as_bytes()).is_err(), "{wrong}");
+        }
     }
 }

@@ -131,22 +131,29 @@ pub(crate) async fn serve(
                         Accept::Listening => listen(socket, worker.clone()).await,
                     }
                 } => served,
-                () = idle => Ok(()),
+                ended = idle => return ended,
             }
+            .map_err(|error| format!("cannot use the socket: {error}"))
         })
         .await
-        .map_err(|error| format!("cannot use the socket: {error}"))
 }
 
 /// Returns once the worker should make room for another. A connection of the service stays: its other end reconnects to
 /// the same socket only when it has to.
-async fn until_idle(worker: Rc<Worker>, accept: Accept) {
+///
+/// # Errors
+/// When the converters are gone: pages would be made text beside the key.
+async fn until_idle(worker: Rc<Worker>, accept: Accept) -> Result<(), String> {
     loop {
         tokio::time::sleep(LOOK).await;
         let spent = worker.served.get() >= MAX_SERVED;
         let idle = accept == Accept::Connected && worker.last.get().elapsed() >= IDLE;
+        let gone = worker.getter.converters.are_gone();
+        if worker.in_flight.get() == 0 && gone {
+            return Err("the maker of converters has ended".to_owned());
+        }
         if worker.in_flight.get() == 0 && (spent || idle) {
-            return;
+            return Ok(());
         }
     }
 }

@@ -9,7 +9,7 @@ use regex::Regex;
 use super::options::positionals;
 use super::value::HOME;
 use super::walk::{Event, Simple, Stream, Walker};
-use super::words::ansi_escape;
+use super::words::unescaped;
 
 /// One string in double or single quotes, as three languages write it.
 const STRING: &str = r#"(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')"#;
@@ -203,7 +203,7 @@ impl Walker<'_> {
         for found in languages.shell().into_iter().flat_map(|regex| regex.captures_iter(code)).take(32) {
             let first = found.get(1).or_else(|| found.get(2)).map_or("", |text| text.as_str());
             let more = found.get(3).map_or("", |text| text.as_str());
-            let mut words = vec![plain(first)];
+            let mut words = vec![unescaped(first)];
             words.extend(self.strings(more));
             if words.len() == 1 {
                 self.text(&words.concat(), &quiet);
@@ -219,14 +219,14 @@ impl Walker<'_> {
         if matches!(call.program.as_str(), "perl" | "ruby" | "php" | "irb") {
             for found in languages.quoted().into_iter().flat_map(|regex| regex.captures_iter(code)).take(32) {
                 if let Some(text) = found.iter().skip(1).flatten().next() {
-                    self.text(&plain(text.as_str()), &quiet);
+                    self.text(&unescaped(text.as_str()), &quiet);
                 }
             }
         }
         if call.program.ends_with("awk") {
             for found in languages.pipes().into_iter().flat_map(|regex| regex.captures_iter(code)).take(32) {
                 if let Some(text) = found.iter().skip(1).flatten().next() {
-                    self.text(&plain(text.as_str()), &quiet);
+                    self.text(&unescaped(text.as_str()), &quiet);
                 }
             }
         }
@@ -251,7 +251,7 @@ impl Walker<'_> {
                 || name.contains("append")
                 || mode.contains(['w', 'a', 'x', '+'])
                 || method.starts_with("write");
-            let path = home_marked(&plain(path));
+            let path = home_marked(&unescaped(path));
             if writes {
                 self.as_if_written(call, path);
             } else if name != "Path" || method.starts_with("read") {
@@ -265,7 +265,7 @@ impl Walker<'_> {
             .string()
             .into_iter()
             .flat_map(|regex| regex.captures_iter(text))
-            .filter_map(|found| found.get(1).or_else(|| found.get(2)).map(|text| plain(text.as_str())))
+            .filter_map(|found| found.get(1).or_else(|| found.get(2)).map(|text| unescaped(text.as_str())))
             .collect()
     }
 
@@ -302,25 +302,6 @@ fn without_strings(code: &str) -> String {
         return code.to_owned();
     }
     pieces.into_iter().step_by(2).collect::<Vec<_>>().join("''")
-}
-
-/// A string without its escapes.
-fn plain(text: &str) -> String {
-    let mut out = String::new();
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        if letter != '\\' {
-            out.push(letter);
-            continue;
-        }
-        let rest: String = letters.clone().take(10).collect();
-        let (letter, used) = ansi_escape(&rest);
-        out.extend(letter);
-        for _ in 0..used {
-            letters.next();
-        }
-    }
-    out
 }
 
 fn home_marked(path: &str) -> String {

@@ -12,7 +12,7 @@ use super::pattern::Pattern;
 use super::rules::{BadRule, Policy};
 
 /// The reviewed file.
-const STANDARD: &str = include_str!("policy.json");
+pub(crate) const STANDARD: &str = include_str!("policy.json");
 
 /// Rules a user may add, and bytes of each example: reading them must not hold up a start.
 const MAX_RULES: usize = 1000;

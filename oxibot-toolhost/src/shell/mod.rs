@@ -4,10 +4,11 @@
 //! sandbox is what then holds. It runs in a worker of its own that can do nothing but answer ([`serve`]); the
 //! supervisor never reads a command. It expands nothing by running anything, opens no file and knows no network.
 //!
-//! Reading order: [`tree`] (what is read), [`read`] and [`words`] (how), [`value`], [`pattern`], [`path`] and
+//! Reading order: [`tree`] (what is read), [`read`], [`compound`], [`simple`] and [`words`] (how), [`value`], [`pattern`], [`path`] and
 //! [`options`] (what words mean), [`walk`], [`expand`], [`run`], [`unwrap`], [`streams`] and [`foreign`] (what would
 //! run), [`rules`], [`load`] and [`judge`] (what is thought of it), [`confine`] and [`serve`] (the worker).
 
+mod compound;
 mod confine;
 mod expand;
 mod foreign;
@@ -20,6 +21,7 @@ mod read;
 mod rules;
 mod run;
 mod serve;
+mod simple;
 mod state;
 mod streams;
 mod tree;
@@ -30,6 +32,7 @@ mod words;
 
 pub use judge::judge;
 pub use load::PolicyError;
+pub(crate) use load::STANDARD;
 pub use read::Fault;
 pub use rules::Policy;
 pub use serve::role;

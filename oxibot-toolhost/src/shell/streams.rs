@@ -2,7 +2,7 @@
 
 use super::state::State;
 use super::value::{is_known, is_pattern};
-use super::words::ansi_escape;
+use super::words::unescaped;
 
 /// The output of a command, if it can be known.
 pub(super) fn output(
@@ -66,24 +66,6 @@ fn echo(arguments: &[String]) -> String {
         text.push('\n');
     }
     text
-}
-
-fn unescaped(text: &str) -> String {
-    let mut out = String::new();
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        if letter != '\\' {
-            out.push(letter);
-            continue;
-        }
-        let rest: String = letters.clone().take(10).collect();
-        let (letter, used) = ansi_escape(&rest);
-        out.extend(letter);
-        for _ in 0..used {
-            letters.next();
-        }
-    }
-    out
 }
 
 fn printf(arguments: &[String]) -> Option<String> {

@@ -461,8 +461,27 @@ fn split_at_slash(word: Word) -> (Word, Word) {
     (pattern, Word::new())
 }
 
+/// Text without its escapes, as `$'…'`, `printf` and most languages write them.
+pub(super) fn unescaped(text: &str) -> String {
+    let mut out = String::new();
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '\\' {
+            out.push(letter);
+            continue;
+        }
+        let rest: String = letters.clone().take(10).collect();
+        let (letter, used) = ansi_escape(&rest);
+        out.extend(letter);
+        for _ in 0..used {
+            letters.next();
+        }
+    }
+    out
+}
+
 /// The character an escape of `$'…'`, `echo -e` or `printf` stands for, and how many characters it takes after `\`.
-pub(super) fn ansi_escape(rest: &str) -> (Option<char>, usize) {
+fn ansi_escape(rest: &str) -> (Option<char>, usize) {
     let mut letters = rest.chars();
     let Some(first) = letters.next() else { return (Some('\\'), 0) };
     let number = |skip: usize, most: usize, radix: u32| {

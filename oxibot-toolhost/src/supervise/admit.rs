@@ -12,23 +12,21 @@ use oxibot_proto::message::{
 use oxibot_proto::settings::MAX_TIMEOUT_SECONDS;
 use oxibot_proto::state::Stage;
 
+use super::asking::{MAX_CLAIM, about, conversation, denial, fetch_work, narrowed, only_judges, stop_denial};
 use super::attacks::only_attacks;
 use super::audit::{About, Subject, capped};
 use super::broker::{Broker, Fixed};
 use super::calls::{Body, Call, Finished, Plan, Shape};
-use super::control::Stop;
 use super::web::Asker;
 use super::{approvals, environment, network, whole};
 use crate::shell::Judged;
 use crate::tools::{self, ToolRequest, WebRequest};
-use crate::wire::{FetchWork, FilesWork, Job, Sockets};
+use crate::wire::{FetchWork, Job, Sockets};
 
 /// Calls of one connection that may wait for a slot.
 const MAX_QUEUED: usize = 64;
 /// Bytes of a run's arguments: they have to fit a frame to the init.
 const MAX_ARGV: usize = 900 * 1024;
-/// Bytes of a claimed name that are kept.
-const MAX_CLAIM: usize = 256;
 /// File mode creation mask of a call.
 const UMASK: u32 = 0o022;
 /// Deadline of a file tool.
@@ -367,13 +365,7 @@ impl Broker {
             return self.refuse(link, &asked, Outcome::Denied(stop_denial(stop)), now);
         }
         if self.fixed.only_judges {
-            let denial = Denial {
-                rule: "purpose.judge".to_owned(),
-                reason: "this toolhost was started to judge calls and has no wall to run them behind"
-                    .to_owned(),
-                hint: "leave out --dry-run".to_owned(),
-            };
-            return self.refuse(link, &asked, Outcome::Denied(denial), now);
+            return self.refuse(link, &asked, Outcome::Denied(only_judges()), now);
         }
         if self.range.is_some() {
             return self.refuse(link, &asked, Outcome::Denied(only_attacks()), now);
@@ -505,89 +497,4 @@ impl Broker {
 /// Canonical name of a tool; what was asked for, capped, when there is no such tool.
 fn canonical(name: &str) -> String {
     tools::find(name).map_or_else(|| capped(name, MAX_CLAIM), |tool| tool.name.to_owned())
-}
-
-/// A request may shorten its deadline, never lengthen it.
-fn narrowed(wanted: Duration, asked_ms: Option<u64>) -> Duration {
-    asked_ms.map_or(wanted, |asked| wanted.min(Duration::from_millis(asked)))
-}
-
-fn denial(rule: Option<JudgedRule>) -> Denial {
-    // A verdict without a rule would be a fault of the policy; it is refused all the same.
-    let rule = rule.unwrap_or_else(|| JudgedRule {
-        id: "policy.unknown".to_owned(),
-        reason: "the policy gave no reason".to_owned(),
-        alternative: "ask for something else".to_owned(),
-    });
-    Denial { rule: rule.id, reason: rule.reason, hint: rule.alternative }
-}
-
-pub(crate) fn stop_denial(stop: Stop) -> Denial {
-    Denial {
-        rule: "stop.active".to_owned(),
-        reason: "an emergency stop is active: new calls are refused".to_owned(),
-        hint: stop.remedy().to_owned(),
-    }
-}
-
-/// What a request is recorded as: the command line, or the path and the size of what is written; never contents.
-fn about(request: &ToolRequest) -> About {
-    let text = match request {
-        ToolRequest::Bash { command, .. } => command.clone(),
-        ToolRequest::Files(work) => match work {
-            FilesWork::Read { path, .. }
-            | FilesWork::Write { path, .. }
-            | FilesWork::Edit { path, .. }
-            | FilesWork::List { path, .. }
-            | FilesWork::Grep { path, .. }
-            | FilesWork::Find { path, .. }
-            | FilesWork::PutOpen { path, .. }
-            | FilesWork::GetOpen { path, .. } => path.clone(),
-            FilesWork::SpillOpen { .. }
-            | FilesWork::SpillWrite { .. }
-            | FilesWork::SpillClose { .. }
-            | FilesWork::PutWrite { .. }
-            | FilesWork::PutClose { .. }
-            | FilesWork::PutAbort { .. }
-            | FilesWork::GetRead { .. }
-            | FilesWork::GetClose { .. }
-            | FilesWork::GitCheckpoint
-            | FilesWork::GitRestore => String::new(),
-        },
-        ToolRequest::Web(WebRequest::Get { url, .. }) => url.clone(),
-        ToolRequest::Web(WebRequest::Search { query, .. }) => query.clone(),
-    };
-    let size = match request {
-        ToolRequest::Files(FilesWork::Write { content, .. }) => u64::try_from(content.len()).ok(),
-        ToolRequest::Files(_) | ToolRequest::Bash { .. } | ToolRequest::Web(_) => None,
-    };
-    About { text, size }
-}
-
-/// The conversation a page is kept for, as main claims it: what one fetched is not in the answer to another.
-fn conversation(origin: &Origin) -> String {
-    let part = |text: &str| capped(text, MAX_CLAIM).replace('\n', " ");
-    format!("{}\n{}\n{}", part(&origin.channel), part(&origin.session), part(&origin.who))
-}
-
-fn fetch_work(asked: WebRequest, conversation: &str, allow: &[String]) -> FetchWork {
-    match asked {
-        WebRequest::Get { url, offset } => {
-            FetchWork::Get { url, offset, conversation: conversation.to_owned(), allow: allow.to_vec() }
-        }
-        WebRequest::Search { query, count } => FetchWork::Search { query, count },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn request_can_shorten_its_deadline_and_not_lengthen_it() {
-        let minute = Duration::from_secs(60);
-        assert_eq!(narrowed(minute, None), minute);
-        assert_eq!(narrowed(minute, Some(5)), Duration::from_millis(5));
-        assert_eq!(narrowed(minute, Some(u64::MAX)), minute);
-    }
 }

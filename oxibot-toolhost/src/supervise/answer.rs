@@ -133,10 +133,8 @@ impl Broker {
 
     /// `Approve`.
     pub(crate) fn approve(&mut self, link: u64, answer: &ApprovalAnswer, now: Instant) {
-        let rights = self.links.get(&link).map_or(Rights::Control, |link| link.rights);
-        let (answerer, via) = match rights {
-            Rights::All => (Answerer::Main(link), "main"),
-            Rights::Control => (Answerer::Administrator, "control socket"),
+        let Some((answerer, via)) = answerer(link, self.links.get(&link).map(|link| link.rights)) else {
+            return;
         };
         let id = capped(&answer.id, MAX_CLAIM);
         let outcome = match self.approvals.answer(&answer.id, answer.yes, answerer, now) {
@@ -180,6 +178,14 @@ impl Broker {
     }
 }
 
+/// Who answers on this connection, and how that is recorded. Nobody, where there is no such connection.
+fn answerer(link: u64, rights: Option<Rights>) -> Option<(Answerer, &'static str)> {
+    match rights? {
+        Rights::All => Some((Answerer::Main(link), "main")),
+        Rights::Control => Some((Answerer::Administrator, "control socket")),
+    }
+}
+
 fn unredeemed(why: Unredeemed) -> Denial {
     let (rule, reason) = match why {
         Unredeemed::Unknown => (
@@ -211,5 +217,17 @@ fn too_many(denial: &Denial) -> Denial {
         rule: "approval.too-many".to_owned(),
         reason: format!("{} (rule {}), and too many calls wait for an answer", denial.reason, denial.rule),
         hint: "wait until a person has answered".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_of_an_unknown_connection_is_nobodys() {
+        assert!(answerer(7, None).is_none());
+        assert!(matches!(answerer(7, Some(Rights::All)), Some((Answerer::Main(7), "main"))));
+        assert!(matches!(answerer(7, Some(Rights::Control)), Some((Answerer::Administrator, _))));
     }
 }

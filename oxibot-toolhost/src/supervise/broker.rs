@@ -150,51 +150,34 @@ pub(crate) struct Parts {
 impl Broker {
     /// Ready to serve main's connection.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts {
-            fixed,
-            nursery,
-            reader,
-            places,
-            main,
-            web,
-            audit,
-            stop,
-            control,
-            range,
-            signals,
-            listing,
-            approvals,
-            senders,
-            random,
-        } = parts;
         let mut broker = Self {
-            fixed,
-            places,
+            fixed: parts.fixed,
+            places: parts.places,
             links: BTreeMap::new(),
             calls: BTreeMap::new(),
             queue: VecDeque::new(),
             transfers: BTreeMap::new(),
-            audit,
-            stop,
+            audit: parts.audit,
+            stop: parts.stop,
             stop_looked: Instant::now(),
-            approvals,
-            senders,
-            random,
+            approvals: parts.approvals,
+            senders: parts.senders,
+            random: parts.random,
             log: log::Limited::default(),
-            listing,
-            web,
+            listing: parts.listing,
+            web: parts.web,
             buffer: vec![0; BUFFER],
-            control,
-            range,
-            signals,
+            control: parts.control,
+            range: parts.range,
+            signals: parts.signals,
             link_ends: BTreeMap::new(),
             next_key: MAIN,
             ending: false,
             idle: Idle::new(),
-            reader,
-            nursery,
+            reader: parts.reader,
+            nursery: parts.nursery,
         };
-        broker.open_link(main, Rights::All);
+        broker.open_link(parts.main, Rights::All);
         broker
     }
 
@@ -485,6 +468,7 @@ impl Broker {
             .chain(self.link_ends.values().copied())
             .chain(idle)
             .chain(patient)
+            .chain(self.stop_due())
             .chain(self.audit.due())
             .min()
     }

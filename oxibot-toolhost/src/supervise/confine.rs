@@ -43,13 +43,23 @@ fn failed<E: std::fmt::Display>(step: &'static str) -> impl FnOnce(E) -> Unconfi
     move |cause| Unconfined { step, cause: cause.to_string() }
 }
 
-/// Confines this process and verifies it. In `run` it may still change names, in `rotated` make files of the audit log,
-/// and nowhere else.
-pub(crate) fn confine(run: Option<&File>, rotated: Option<&File>) -> Result<(), Unconfined> {
+/// Directories in which the supervisor may still do something, each for one purpose.
+#[derive(Debug)]
+pub(crate) struct Kept<'a> {
+    /// Names may be made and removed: the stop file, the control socket.
+    pub(crate) run: Option<&'a File>,
+    /// Files may be made: what a chain of the audit log goes on in.
+    pub(crate) rotated: Option<&'a File>,
+    /// Files may be made and read: the count of each day's calls.
+    pub(crate) counts: Option<&'a File>,
+}
+
+/// Confines this process and verifies it. Nothing of the file system is left but what `kept` says.
+pub(crate) fn confine(kept: &Kept<'_>) -> Result<(), Unconfined> {
     drop_capabilities()?;
     prctl::set_dumpable(false).map_err(failed("make it undumpable"))?;
     prctl::set_no_new_privs().map_err(failed("set no_new_privs"))?;
-    let landlock = restrict_paths(run, rotated)?;
+    let landlock = restrict_paths(kept)?;
     let program = filter()?;
     sys::install_filter(&program).map_err(failed("install the seccomp filter"))?;
     verify(landlock)
@@ -76,7 +86,7 @@ enum Landlock {
     Absent,
 }
 
-fn restrict_paths(run: Option<&File>, rotated: Option<&File>) -> Result<Landlock, Unconfined> {
+fn restrict_paths(kept: &Kept<'_>) -> Result<Landlock, Unconfined> {
     let abi = sys::landlock_abi();
     if abi == 0 {
         return Ok(Landlock::Absent);
@@ -96,15 +106,16 @@ fn restrict_paths(run: Option<&File>, rotated: Option<&File>) -> Result<Landlock
         rules = rules.scope(Scope::AbstractUnixSocket).map_err(failed(step))?;
     }
     let mut rules = rules.create().map_err(failed(step))?;
-    if let Some(run) = run {
-        // To set and clear the stop file and to remove the control socket.
-        let names = AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::WriteFile;
-        rules = rules.add_rule(PathBeneath::new(run.as_fd(), names & handled)).map_err(failed(step))?;
-    }
-    if let Some(rotated) = rotated {
+    let make = AccessFs::MakeReg | AccessFs::WriteFile;
+    let rights = [
+        (kept.run, make | AccessFs::RemoveFile),
         // Not where the key and the other chains are: what it wrote before is out of its reach.
-        let names = AccessFs::MakeReg | AccessFs::WriteFile;
-        rules = rules.add_rule(PathBeneath::new(rotated.as_fd(), names & handled)).map_err(failed(step))?;
+        (kept.rotated, make),
+        (kept.counts, make | AccessFs::ReadFile),
+    ];
+    for (directory, names) in rights {
+        let Some(directory) = directory else { continue };
+        rules = rules.add_rule(PathBeneath::new(directory.as_fd(), names & handled)).map_err(failed(step))?;
     }
     match rules.restrict_self().map_err(failed(step))?.ruleset {
         RulesetStatus::FullyEnforced => Ok(Landlock::InForce),
@@ -138,7 +149,10 @@ const ALLOWED: [(libc::c_long, &str); 52] = [
     (libc::SYS_pidfd_send_signal, "ending calls"),
     (libc::SYS_waitid, "the nursery's end"),
     (libc::SYS_wait4, "the nursery's end"),
-    (libc::SYS_openat, "the stop file, a new file of the audit log; Landlock decides which"),
+    (
+        libc::SYS_openat,
+        "the stop file, a new file of the audit log or of a day's count; Landlock decides which",
+    ),
     (libc::SYS_unlinkat, "the stop file and the control socket; Landlock decides which"),
     (libc::SYS_newfstatat, "is there a stop file?"),
     (libc::SYS_fstat, "std's File"),

@@ -1,8 +1,9 @@
 //! The supervisor: small, synchronous, single-threaded. It judges a call, has it started, watches it and ends it.
 //!
 //! Reading order: `start` (the fixed order from the first instruction to the loop), `confine` (how it shuts itself
-//! in), `broker` (the loop), `admit` and `requests` (messages become calls or refusals), `approvals`, `answer` and `whole` (a
-//! person's yes), `senders` (how much one may ask for), `calls`, `drive` and `conclude` (calls become
+//! in), `broker` (the loop), `admit`, `asking` and `requests` (messages become calls or refusals), `approvals`, `answer` and `whole` (a
+//! person's yes), `senders` and `tally` (how much one may
+//! ask for, and has), `calls`, `drive` and `conclude` (calls become
 //! results), `network` (the way out of a call that has one), `farewell` (the end). The
 //! decisions are pure state machines with tests of their own: `life` (a program), `transfer`, `web`, `spill`, `collect`,
 //! `seen`, `sockets`, `workspace`. What a command would do is read in a worker (`reader`), never here. Deliberately absent: an
@@ -13,6 +14,7 @@ mod admit;
 mod answer;
 mod approvals;
 mod arguments;
+mod asking;
 mod attacks;
 mod audit;
 mod battery;
@@ -44,6 +46,7 @@ mod settings;
 mod sockets;
 mod spill;
 mod start;
+mod tally;
 mod transfer;
 mod web;
 mod whole;

@@ -44,7 +44,8 @@ struct Connection<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Way {
     outlet: Option<Outlet>,
-    recorded: usize,
+    ready: bool,
+    decided: usize,
     violations: Vec<Violation>,
     notes: Vec<String>,
 }
@@ -73,6 +74,26 @@ impl Way {
     fn broken(&mut self, why: &str) {
         self.close();
         self.notes.push(format!("the call had no network any more: {why}"));
+    }
+
+    /// What was said, if it may be said now: once that it is ready, and so many decisions as can be recorded. One that
+    /// never stops talking would keep the supervisor.
+    fn hear(&mut self, said: FromEgress) -> Result<Option<Decision>, String> {
+        match said {
+            FromEgress::Ready if self.ready => Err("it said twice that it is ready".to_owned()),
+            FromEgress::Ready => {
+                self.ready = true;
+                Ok(None)
+            }
+            FromEgress::CouldNot(fault) => Err(fault.to_string()),
+            FromEgress::Decided(_) if self.decided >= MAX_DECISIONS => {
+                Err("it decided on more connections than can be recorded".to_owned())
+            }
+            FromEgress::Decided(decision) => {
+                self.decided += 1;
+                Ok(Some(decision))
+            }
+        }
     }
 
     /// Keeps what a result tells of a decision.
@@ -156,15 +177,19 @@ impl Broker {
         loop {
             let Some(process) = self.calls.get_mut(&key).and_then(Call::process_mut) else { return };
             let Some(outlet) = &mut process.way.outlet else { return };
-            match outlet.receive() {
+            let heard = match outlet.receive() {
                 Ok(None) => return,
-                Ok(Some(FromEgress::Ready)) => {}
-                Ok(Some(FromEgress::CouldNot(fault))) | Err(fault) => {
-                    process.way.broken(&fault.to_string());
-                    self.log.line(&fault.to_string(), now);
+                Ok(Some(said)) => process.way.hear(said),
+                Err(fault) => Err(fault.to_string()),
+            };
+            match heard {
+                Ok(None) => {}
+                Ok(Some(decision)) => self.decided(key, decision, now),
+                Err(why) => {
+                    process.way.broken(&why);
+                    self.log.line(&why, now);
                     return;
                 }
-                Ok(Some(FromEgress::Decided(decision))) => self.decided(key, decision, now),
             }
         }
     }
@@ -183,10 +208,6 @@ impl Broker {
         let Some(call) = self.calls.get_mut(&key) else { return };
         let call_id = call.subject.call_id.clone();
         let Some(process) = call.process_mut() else { return };
-        process.way.recorded += 1;
-        if process.way.recorded > MAX_DECISIONS {
-            return process.way.broken("it decided on more connections than can be recorded");
-        }
         process.way.keep(&host, port, &verdict);
         let (said, rule, address) = match &verdict {
             NetVerdict::Allowed(address) => ("allowed", None, Some(address.to_string())),
@@ -263,6 +284,20 @@ mod tests {
             text.contains("no others: *.a.org, b.org:22.") && !text.contains("without network"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn egress_that_never_stops_talking_is_ended() {
+        let mut way = Way::default();
+        assert_eq!(way.hear(FromEgress::Ready), Ok(None));
+        assert!(way.hear(FromEgress::Ready).is_err(), "ready is said once");
+        let decision = || {
+            let verdict = NetVerdict::Refused(NetRule::Host);
+            FromEgress::Decided(Decision { host: "a.org".into(), port: 443, verdict })
+        };
+        let heard = (0..MAX_DECISIONS).filter(|_| way.hear(decision()).is_ok()).count();
+        assert_eq!(heard, MAX_DECISIONS);
+        assert!(way.hear(decision()).is_err());
     }
 
     #[test]

@@ -9,7 +9,8 @@ use oxibot_proto::message::{
     ToolhostStatus, TransferEnd,
 };
 
-use super::admit::{Asked, stop_denial};
+use super::admit::Asked;
+use super::asking::{only_judges, stop_denial};
 use super::attacks::only_attacks;
 use super::audit::About;
 use super::broker::Broker;
@@ -133,6 +134,9 @@ impl Broker {
         if let Some(stop) = self.stop.cause() {
             return Err(Outcome::Denied(stop_denial(stop)));
         }
+        if self.fixed.only_judges {
+            return Err(Outcome::Denied(only_judges()));
+        }
         if self.range.is_some() {
             return Err(Outcome::Denied(only_attacks()));
         }
@@ -166,13 +170,19 @@ impl Broker {
 
     /// A stop by file ends what runs too: it is looked for while anything does.
     pub(crate) fn obey_stop(&mut self, now: Instant) {
-        if self.calls.is_empty() && self.transfers.is_empty() || now < self.stop_looked + STOP_LOOK {
+        if self.stop_due().is_none_or(|due| now < due) {
             return;
         }
         self.stop_looked = now;
-        if self.stop.is_set() && self.calls.values().any(|call| call.attack.is_none()) {
+        let stops = !self.transfers.is_empty() || self.calls.values().any(|call| call.attack.is_none());
+        if stops && self.stop.is_set() {
             self.end_all(now);
         }
+    }
+
+    /// When to look for a stop by file next: not at all while nothing runs, for then it is looked for before each call.
+    pub(crate) fn stop_due(&self) -> Option<Instant> {
+        (!self.calls.is_empty() || !self.transfers.is_empty()).then(|| self.stop_looked + STOP_LOOK)
     }
 
     fn end_all(&mut self, now: Instant) -> u32 {

@@ -22,7 +22,7 @@ use super::arguments::{self, ArgumentsError, Purpose, Serve};
 use super::audit::{Audit, SelfAttack, Unwritable};
 use super::battery::Unproven;
 use super::broker::{Broker, Fatal, Fixed, Parts};
-use super::confine::{self, Unconfined};
+use super::confine::{self, Kept, Unconfined};
 use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::place::Place;
@@ -35,9 +35,9 @@ use super::sockets::Listing;
 use super::web::Web;
 use super::workspace::{self, MAX_WORKSPACES, Refused, Surroundings, Workspace};
 use super::{log, process, prove};
-use crate::sys;
 use crate::wall::{Nursery, SCOPES_ABI};
 use crate::wire::{Obtained, WallFault, Wanted};
+use crate::{shell, sys};
 
 /// Exit status for a configuration that cannot be served.
 const CONFIGURATION: u8 = 78;
@@ -193,8 +193,7 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     wall.proven = places.first().and_then(Place::proven);
     told_of(&proof, &wall, &mut open)?;
     let proof = proof?;
-    let policy = serde_json::to_vec(&settings).map_err(prepare("number the policy"))?;
-    let policy = digest_of_parts(&[env!("CARGO_PKG_VERSION").as_bytes(), &policy]);
+    let policy = number(&settings).map_err(prepare("number the policy"))?;
     let approvals = Approvals::new(settings.approvals.mode, policy);
     let random = File::open("/dev/urandom").map_err(prepare("open /dev/urandom"))?;
     let senders = Senders::open(around.home.as_deref(), settings.limits.senders)
@@ -211,31 +210,32 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
         wall,
     };
     let listing = Listing::open();
-    confine::confine(open.run.as_ref(), open.audit.rotated())?;
+    let (run, rotated) = (open.run.as_ref(), open.audit.rotated());
+    confine::confine(&Kept { run, rotated, counts: senders.directory() })?;
     open.audit.start(fixed.wall.level, fixed.wall.proven, &fixed.wall.protections)?;
 
-    let stop = StopSwitch::new(open.run, open.home);
-    let (audit, control) = (open.audit, open.control);
-    let range = proof.range;
-    let web = Web::new(web);
-    let parts = Parts {
+    Ok(Broker::new(Parts {
         fixed,
         nursery,
         reader,
         places,
         main,
-        web,
-        audit,
-        stop,
-        control,
-        range,
+        web: Web::new(web),
+        audit: open.audit,
+        stop: StopSwitch::new(open.run, open.home),
+        control: open.control,
+        range: proof.range,
         signals,
         listing,
         approvals,
         senders,
         random,
-    };
-    Ok(Broker::new(parts))
+    }))
+}
+
+/// Number of the policy an approval is bound to: of everything configured, and of the rules that come with this version.
+fn number(settings: &ToolhostSettings) -> serde_json::Result<String> {
+    Ok(digest_of_parts(&[shell::STANDARD.as_bytes(), &serde_json::to_vec(settings)?]))
 }
 
 /// Records what the attacks at this start came to. Where one got through, it is the last record.
@@ -457,6 +457,21 @@ impl Opened {
 mod tests {
     use super::*;
     use oxibot_proto::message::Protection;
+
+    #[test]
+    fn every_setting_is_part_of_the_policys_number() {
+        let of = |text: &str| number(&serde_json::from_str(text).unwrap()).unwrap();
+        let texts = [
+            "{}",
+            r#"{"policy": {"unknown": {"runtime": "ask"}}}"#,
+            r#"{"policy": {"overrides": [{"rule": "git.discard", "verdict": "block"}]}}"#,
+            r#"{"limits": {"processes": 100}}"#,
+            r#"{"approvals": {"mode": "out-of-band"}}"#,
+        ];
+        let numbers: std::collections::BTreeSet<String> = texts.iter().map(|text| of(text)).collect();
+        assert_eq!(numbers.len(), texts.len());
+        assert_eq!(of("{}"), of("{ }"), "the control");
+    }
 
     #[test]
     fn refusal_says_what_is_missing_how_to_get_it_and_how_to_do_without() {

@@ -120,7 +120,8 @@ impl Web {
         answers
     }
 
-    /// The worker ended: what was sent is lost, what waits goes to the next one.
+    /// The worker ended: what was sent to it and what waits for it is lost, and everybody who asked is told. The next
+    /// worker gets what is asked from now on.
     fn lost(&mut self, why: &str) -> Vec<Answered> {
         let message = format!("the fetch worker was lost: {why}");
         self.waiting.clear();

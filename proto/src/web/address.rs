@@ -133,8 +133,8 @@ const UNASSIGNED_V6: Block<Ipv6Addr> =
 /// The rule `web.address.*`, the block and what to do instead.
 pub fn judge_address(address: IpAddr, port: u16, exceptions: &Exceptions) -> Result<(), Denial> {
     let Some((kind, name, source)) = special_block(address) else { return Ok(()) };
-    if exceptions.cover(address, port)
-        && embedded(address).is_none_or(|inner| passes(inner, port, exceptions))
+    if let Some(prefix) = exceptions.widest(address, port)
+        && embedded(address, prefix).into_iter().all(|inner| passes(inner, port, exceptions))
     {
         return Ok(());
     }
@@ -180,23 +180,45 @@ fn isatap_inner(address: Ipv6Addr) -> Option<Ipv4Addr> {
     (mark == 0x5efe && flags & !0x0300 == 0).then(|| from_halves(high, low))
 }
 
-/// The IPv4 address an IPv6 address stands for, where its form says so.
-fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
-    let IpAddr::V6(address) = address else { return None };
+/// The IPv4 addresses an IPv6 address may stand for, where its form says so. `prefix` is the length of the exception
+/// that lets it in.
+fn embedded(address: IpAddr, prefix: u32) -> Vec<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return Vec::new() };
     let [a, b, c, d, e, f, g, h] = address.segments();
-    match [a, b, c, d, e, f] {
+    let one = match [a, b, c, d, e, f] {
         // `::` and `::1` are themselves.
         [0, 0, 0, 0, 0, 0] if g == 0 && h <= 1 => None,
         [0, 0, 0, 0, 0, 0 | 0xffff] | [0, 0, 0, 0, 0xffff, 0] | [0x64, 0xff9b, 0, 0, 0, 0] => {
             Some(from_halves(g, h))
         }
-        // Local-use NAT64 puts it where the length of the operator's prefix says; the last is by far the most used.
-        [0x64, 0xff9b, 1, _, _, _] => Some(from_halves(g, h)),
+        [0x64, 0xff9b, 1, _, _, _] => return behind_local_nat64(address, prefix),
         [0x2002, high, low, ..] => Some(from_halves(high, low)),
         // Teredo writes the client's address inverted.
         [0x2001, 0, ..] => Some(from_halves(!g, !h)),
         _ => isatap_inner(address),
-    }
+    };
+    one.into_iter().collect()
+}
+
+/// Local-use NAT64 puts the IPv4 address where the length of the operator's prefix says, and what follows it is not
+/// looked at (RFC 6052, 2.2). The operator's prefix is at least as long as what the exception lists, so every place from
+/// there on counts. One that reads `0.x.x.x` is none: that is where the zeros around a shorter or longer form lie, and no
+/// translator delivers there.
+fn behind_local_nat64(address: Ipv6Addr, prefix: u32) -> Vec<Ipv4Addr> {
+    let bits = address.to_bits();
+    // Bits 64 to 71 are left out of every form that reaches across them.
+    let joined = bits >> 64 << 64 | (bits & (u128::MAX >> 72)) << 8;
+    let at = |value: u128, first: u32| {
+        let [.., a, b, c, d] = (value << first >> 96).to_be_bytes();
+        Ipv4Addr::new(a, b, c, d)
+    };
+    let forms = [(48, at(joined, 48)), (56, at(joined, 56)), (64, at(joined, 64)), (96, at(bits, 96))];
+    let read: Vec<Ipv4Addr> = forms
+        .into_iter()
+        .filter(|(length, inner)| *length >= prefix.min(96) && inner.octets().first() != Some(&0))
+        .map(|(_, inner)| inner)
+        .collect();
+    if read.is_empty() { vec![Ipv4Addr::UNSPECIFIED] } else { read }
 }
 
 fn from_halves(high: u16, low: u16) -> Ipv4Addr {

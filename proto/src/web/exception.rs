@@ -37,7 +37,28 @@ impl Exception {
                 .ok_or_else(|| format!("`/{digits}` is no prefix length from 0 to {most}"))?,
             Some(other) => return Err(format!("`/{other}` is no prefix length from 0 to {most}")),
         };
-        Ok(Self { base, prefix, port })
+        let exception = Self { base, prefix, port };
+        // A slip here would open more than was meant: of the two readings of `10.1.2.3/8` neither is guessed.
+        match exception.first() {
+            first if first == base => Ok(exception),
+            first => Err(format!(
+                "`{address}/{prefix}` is not the start of a block; write `{first}/{prefix}` or `{address}`"
+            )),
+        }
+    }
+
+    /// The lowest address of the block.
+    fn first(&self) -> IpAddr {
+        match self.base {
+            IpAddr::V4(base) => {
+                let mask = u32::MAX.checked_shl(Ipv4Addr::BITS.saturating_sub(self.prefix)).unwrap_or(0);
+                Ipv4Addr::from_bits(base.to_bits() & mask).into()
+            }
+            IpAddr::V6(base) => {
+                let mask = u128::MAX.checked_shl(Ipv6Addr::BITS.saturating_sub(self.prefix)).unwrap_or(0);
+                Ipv6Addr::from_bits(base.to_bits() & mask).into()
+            }
+        }
     }
 
     fn covers(&self, address: IpAddr, port: u16) -> bool {
@@ -91,6 +112,11 @@ impl Exceptions {
         self.0.iter().any(|exception| exception.covers(address, port))
     }
 
+    /// Length of the shortest prefix that names this address and port.
+    pub(super) fn widest(&self, address: IpAddr, port: u16) -> Option<u32> {
+        self.0.iter().filter(|exception| exception.covers(address, port)).map(|found| found.prefix).min()
+    }
+
     /// Whether an entry names this port at all: only then is a name that means something private looked up.
     #[must_use]
     pub fn any_for_port(&self, port: u16) -> bool {
@@ -140,6 +166,9 @@ mod tests {
             "[::1]80",
             "::1/129",
             "10.0.0.0/8:80:80",
+            "10.0.0.5/8",
+            "0.0.0.1/0",
+            "[fd00::1/8]:443",
         ] {
             assert!(Exception::parse(text).is_err(), "{text}");
         }

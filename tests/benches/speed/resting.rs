@@ -1,15 +1,12 @@
 //! Starts, and what stays in memory when nothing goes on.
 
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use oxibot_proto::message::{Proven, ToMain};
+use oxibot_tests::conversation::Conversation;
 use oxibot_tests::fixture::Fixture;
 use oxibot_tests::peer::{Peer, hello};
-use oxibot_tests::processes::tree;
 
 use crate::measure::{Times, alone, effort, in_turn};
 use crate::report::{Figure, Report, Row, Side};
@@ -76,36 +73,10 @@ fn battery(report: &mut Report) {
 /// A conversation that waits for its next line: launcher, main, supervisor, keeper, nursery, zygote, two inits.
 pub fn idle(report: &mut Report) {
     let fixture = Fixture::new();
-    let path = fixture.home().join("config.json");
-    let configuration = serde_json::json!({"agents": {"defaults": {"model": "ollama/none", "workspace": fixture.workspace()}},
-        "providers": {"ollama": {"apiBase": "http://127.0.0.1:9/v1"}}});
-    std::fs::write(&path, configuration.to_string()).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let mut child = Command::new(sides::programs().join("oxibot"))
-        .arg("--home")
-        .arg(fixture.home())
-        .arg("agent")
-        .env_clear()
-        .env("HOME", fixture.root())
-        .env("PATH", "/usr/bin:/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .unwrap();
-    let root = i32::try_from(child.id()).unwrap();
-    let begun = Instant::now();
-    while tree(root).iter().filter(|process| process.command.contains("zygote")).count() < 3 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it comes up: {:?}", tree(root));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let conversation = Conversation::start(&sides::programs(), &fixture, 3);
     std::thread::sleep(Duration::from_secs(if crate::quick() { 5 } else { 60 }));
-    let sum = sides::proportional(root);
-    let mut input = child.stdin.take().unwrap();
-    let _ = input.write_all(b"/exit\n");
-    drop(input);
-    let _ = child.wait();
+    let sum = sides::proportional(conversation.root());
+    conversation.end();
     let row = Row::numbers("memory of main and toolhost after 60 s / 8 MB", "kB", sum, MEMORY);
     report.rows.push(row.at_most(Figure::P50, 1.0));
 }

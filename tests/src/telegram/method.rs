@@ -42,10 +42,23 @@ pub(super) fn chat_of(body: &Value) -> Option<i64> {
     body["chat_id"].as_i64().or_else(|| body["chat_id"].as_str()?.parse().ok())
 }
 
+/// Buttons below a message: what is written on them, and what pressing them says.
+pub(super) fn buttons(body: &Value) -> Vec<(String, String)> {
+    let rows = body["reply_markup"]["inline_keyboard"].as_array().cloned().unwrap_or_default();
+    let all = rows.iter().filter_map(Value::as_array).flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    all.map(|button| (text(&button["text"]), text(&button["callback_data"]))).collect()
+}
+
+/// What pressing a button says.
+pub(super) fn button(body: &Value, named: &str) -> Option<String> {
+    buttons(body).into_iter().find(|(text, _)| text == named).map(|(_, data)| data)
+}
+
 /// Does what a method says.
 pub(super) fn carry_out(shared: &Shared, name: &str, body: &Value) -> Result<Value, (u16, String)> {
     let bad = |text: &str| (400, format!("Bad Request: {text}"));
-    let documented = ["getMe", "sendMessage", "editMessageText", "sendChatAction"];
+    let documented = ["getMe", "sendMessage", "editMessageText", "sendChatAction", "answerCallbackQuery"];
     let Some(method) = documented.into_iter().find(|method| method.to_lowercase() == name) else {
         return Err((404, "Not Found".to_owned()));
     };
@@ -68,12 +81,17 @@ pub(super) fn carry_out(shared: &Shared, name: &str, body: &Value) -> Result<Val
         if text.encode_utf16().count() > MOST {
             return Err(bad("message is too long"));
         }
+        for (text, data) in buttons(body) {
+            if text.is_empty() || !(1..=64).contains(&data.len()) {
+                return Err(bad("BUTTON_DATA_INVALID"));
+            }
+        }
         if body["link_preview_options"]["is_disabled"] != json!(true) {
             shared.book().problems.push(format!("{method} lets Telegram look at addresses: {body}"));
         }
     }
     let chat = chat_of(body);
-    if method != "getMe" && chat.is_none_or(|chat| chat == 0) {
+    if !matches!(method, "getMe" | "answerCallbackQuery") && chat.is_none_or(|chat| chat == 0) {
         return Err(bad("chat not found"));
     }
     let me = json!({"id": BOT, "is_bot": true, "first_name": "Oxi", "username": BOT_NAME});
@@ -93,6 +111,13 @@ pub(super) fn carry_out(shared: &Shared, name: &str, body: &Value) -> Result<Val
             me
         }
         "sendChatAction" => json!(true),
+        "answerCallbackQuery" => {
+            let id = body["callback_query_id"].as_str().unwrap_or_default().to_owned();
+            if !book.pressed.remove(&id) {
+                return Err(bad("query is too old and response timeout expired or query ID is invalid"));
+            }
+            json!(true)
+        }
         "editMessageText" => {
             let id = body["message_id"].as_i64().ok_or_else(|| bad("message identifier is not specified"))?;
             let known =

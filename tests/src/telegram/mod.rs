@@ -15,7 +15,7 @@
 mod markup;
 mod method;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -65,6 +65,8 @@ struct Book {
     calls: Vec<Call>,
     problems: Vec<String>,
     faults: Vec<(String, Fault)>,
+    /// Pressed buttons that were not answered.
+    pressed: BTreeSet<String>,
 }
 
 struct Shared {
@@ -162,6 +164,53 @@ impl Telegram {
         book.updates.push_back(json!({"update_id": update, "message": whole}));
         drop(book);
         self.shared.news.notify_waiters();
+    }
+
+    /// A person presses a button of a message of the bot, by what is written on it.
+    pub fn presses(&self, person: i64, chat: i64, button: &str) {
+        let mut book = self.shared.book();
+        let (message, data) = book
+            .calls
+            .iter()
+            .rev()
+            .filter(|call| method::chat_of(&call.body) == Some(chat))
+            .find_map(|call| Some((call.body["_id"].clone(), method::button(&call.body, button)?)))
+            .expect("there is such a button");
+        let update = book.next_update;
+        book.next_update += 1;
+        let id = format!("query{update}");
+        book.pressed.insert(id.clone());
+        let kind = if chat < 0 { "supergroup" } else { "private" };
+        book.updates.push_back(json!({"update_id": update, "callback_query": {"id": id, "data": data,
+            "chat_instance": "1", "from": {"id": person, "is_bot": false, "first_name": format!("Person{person}")},
+            "message": {"message_id": message, "date": 1_700_000_000, "text": "x",
+                "from": {"id": BOT, "is_bot": true, "first_name": "Oxi", "username": BOT_NAME},
+                "chat": {"id": chat, "type": kind, "first_name": "P", "title": "a group"}}}}));
+        drop(book);
+        self.shared.news.notify_waiters();
+    }
+
+    /// Everything a chat saw of the bot, in order: texts, buttons, changes.
+    #[must_use]
+    pub fn transcript(&self, chat: i64) -> String {
+        let book = self.shared.book();
+        let seen = book.calls.iter().filter(|call| method::chat_of(&call.body) == Some(chat));
+        let mut lines = Vec::new();
+        for call in seen {
+            match call.method.as_str() {
+                "sendMessage" => lines.push(format!("bot: {}", call.text)),
+                "editMessageText" => lines.push(format!("bot changes it: {}", call.text)),
+                _ => continue,
+            }
+            lines.extend(method::buttons(&call.body).into_iter().map(|(text, _)| format!("[{text}]")));
+        }
+        lines.join("\n")
+    }
+
+    /// Buttons that were pressed and never answered: they keep showing that they wait.
+    #[must_use]
+    pub fn unanswered_buttons(&self) -> usize {
+        self.shared.book().pressed.len()
     }
 
     /// Lets something go wrong with the next call of a method.

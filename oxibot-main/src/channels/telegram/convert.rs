@@ -3,7 +3,7 @@
 //! What a person wrote comes first: a caption is text, and what cannot be taken is named, never dropped without a word.
 
 use teloxide_core::types::{
-    ChatKind, MediaKind, Message, MessageEntityKind, MessageKind, PublicChatKind, UserId,
+    CallbackQuery, ChatKind, MediaKind, Message, MessageEntityKind, MessageKind, PublicChatKind, UserId,
 };
 
 use crate::channels::{Inbound, Sender, Target};
@@ -55,6 +55,38 @@ pub(super) fn message(update: u32, message: &Message, own: &Own) -> Option<Inbou
         addressed: direct || addresses(message, own),
         text: without_address(text, own),
         left_out,
+    })
+}
+
+/// What the button of a yes says, before the id.
+pub(super) const APPROVE: &str = "approve";
+/// What the button of a no says, before the id.
+pub(super) const DENY: &str = "deny";
+
+/// A pressed button as the command it stands for. Buttons are below our own messages, so they are always meant for us.
+pub(super) fn pressed(update: u32, query: &CallbackQuery) -> Option<Inbound> {
+    let data = query.data.as_deref()?;
+    let (command, id) = data.split_once(':')?;
+    let id_is_one = (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if !matches!(command, APPROVE | DENY) || !id_is_one || query.from.is_bot {
+        return None;
+    }
+    let message = query.message.as_ref()?;
+    let chat = message.chat();
+    let topic = message.regular_message().filter(|message| message.is_topic_message);
+    let from = &query.from;
+    Some(Inbound {
+        key: update.to_string(),
+        sender: Sender { id: from.id.0.to_string(), handle: from.username.clone(), name: from.full_name() },
+        target: Target {
+            chat: chat.id.0.to_string(),
+            thread: topic.and_then(|message| message.thread_id).map(|thread| thread.0.0.to_string()),
+            reply_to: None,
+        },
+        direct: matches!(chat.kind, ChatKind::Private(_)),
+        addressed: true,
+        text: format!("/{command} {id}"),
+        left_out: Vec::new(),
     })
 }
 
@@ -215,6 +247,25 @@ mod tests {
         video.as_object_mut().unwrap().remove("mime_type");
         let inbound = convert(json!({"caption": "look", "video": video})).unwrap();
         assert_eq!(inbound.left_out.len(), 1);
+    }
+
+    #[test]
+    fn button_is_the_command_it_stands_for_and_nothing_else_is_one() {
+        let press = |data: &str| {
+            let query = json!({"id": "q", "data": data, "chat_instance": "1",
+                "from": {"id": 42, "is_bot": false, "first_name": "Al"},
+                "message": {"message_id": 9, "date": 1, "text": "x", "message_thread_id": 7, "is_topic_message": true,
+                    "chat": {"id": -100, "type": "supergroup", "title": "g", "is_forum": true}}});
+            pressed(8, &serde_json::from_value(query).unwrap())
+        };
+        let inbound = press("approve:0a1b").unwrap();
+        assert_eq!((inbound.key.as_str(), inbound.text.as_str()), ("8", "/approve 0a1b"));
+        assert_eq!(inbound.conversation("telegram"), "telegram:-100:7");
+        assert!(inbound.addressed && !inbound.direct);
+        assert_eq!(press("deny:0a1b").unwrap().text, "/deny 0a1b");
+        for other in ["approve", "approve:", "approve:a b", "approve:a\nb", "stop:all", "/new"] {
+            assert_eq!(press(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -16,8 +16,8 @@ use teloxide_core::payloads::{
 };
 use teloxide_core::requests::Requester;
 use teloxide_core::types::{
-    AllowedUpdate, ChatAction, ChatId, LinkPreviewOptions, MessageId, ParseMode, ReplyParameters, ThreadId,
-    UpdateKind,
+    AllowedUpdate, CallbackQueryId, ChatAction, ChatId, InlineKeyboardButton, InlineKeyboardMarkup,
+    LinkPreviewOptions, MessageId, ParseMode, ReplyParameters, ThreadId, UpdateKind,
 };
 use teloxide_core::{ApiError, RequestError};
 use tokio::sync::OnceCell;
@@ -31,6 +31,8 @@ use convert::Own;
 const POLL: u32 = 25;
 /// Longest any request may take: the poll, and time for its answer.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// Longest that a button may be told that it was felt.
+const NOTICE: Duration = Duration::from_secs(5);
 /// Updates asked for at once; each is kept before the next request confirms it.
 const BATCH: u8 = 50;
 /// Telegram's bound is 4096; what markup adds is not counted, but a fence or a list mark may be.
@@ -104,7 +106,7 @@ impl Telegram {
         let mut offset = None;
         loop {
             let mut request = self.bot.get_updates().timeout(POLL).limit(BATCH);
-            request = request.allowed_updates([AllowedUpdate::Message]);
+            request = request.allowed_updates([AllowedUpdate::Message, AllowedUpdate::CallbackQuery]);
             if let Some(offset) = offset {
                 request = request.offset(offset);
             }
@@ -115,24 +117,53 @@ impl Telegram {
             intake.up();
             for update in updates {
                 let number = update.id.0;
-                if let UpdateKind::Message(message) = update.kind
-                    && let Some(inbound) = convert::message(number, &message, own)
-                    && let Err(error) = intake.accept(inbound).await
-                {
-                    // Not confirmed: Telegram delivers it again.
-                    return ChannelFault::Lost(format!("cannot keep what came in: {error}"));
+                #[expect(
+                    clippy::wildcard_enum_match_arm,
+                    reason = "the library's list: others were not asked for"
+                )]
+                let (inbound, pressed) = match update.kind {
+                    UpdateKind::Message(message) => (convert::message(number, &message, own), None),
+                    UpdateKind::CallbackQuery(query) => (convert::pressed(number, &query), Some(query.id)),
+                    _ => (None, None),
+                };
+                if let Some(inbound) = inbound {
+                    match intake.accept(inbound).await {
+                        Ok(true) => self.felt(pressed).await,
+                        // A stranger pressed it: they see nothing.
+                        Ok(false) => {}
+                        // Not confirmed: Telegram delivers it again.
+                        Err(error) => {
+                            return ChannelFault::Lost(format!("cannot keep what came in: {error}"));
+                        }
+                    }
                 }
                 offset = Some(i32::try_from(u64::from(number) + 1).unwrap_or(i32::MAX));
             }
         }
     }
 
-    async fn post(&self, letter: &Letter) -> Result<Reference, SendFault> {
+    /// A pressed button shows that it waits until it is told that it was felt.
+    async fn felt(&self, pressed: Option<CallbackQueryId>) {
+        let Some(id) = pressed else { return };
+        let told = tokio::time::timeout(NOTICE, async { self.bot.answer_callback_query(id).await });
+        if let Ok(Err(error)) = told.await {
+            tracing::debug!(target: "oxibot_channels", channel = "telegram", kind = fault::kind(&error), "a button was not answered");
+        }
+    }
+
+    async fn post(
+        &self,
+        letter: &Letter,
+        buttons: Option<InlineKeyboardMarkup>,
+    ) -> Result<Reference, SendFault> {
         let (chat, thread, reply) = place(&letter.target)?;
         let request = |text: String| {
             let mut request = self.bot.send_message(chat, text).link_preview_options(no_preview());
             if let Some(thread) = thread {
                 request = request.message_thread_id(thread);
+            }
+            if let Some(buttons) = &buttons {
+                request = request.reply_markup(buttons.clone());
             }
             if let Some(reply) = reply {
                 // The message may have been deleted meanwhile: the answer is sent all the same.
@@ -190,7 +221,11 @@ impl Channel for Telegram {
     }
 
     fn send<'a>(&'a self, letter: &'a Letter, _key: &'a str) -> BoxFuture<'a, Result<Reference, SendFault>> {
-        Box::pin(self.post(letter))
+        Box::pin(self.post(letter, None))
+    }
+
+    fn ask<'a>(&'a self, letter: &'a Letter, id: &'a str) -> BoxFuture<'a, Result<Reference, SendFault>> {
+        Box::pin(self.post(letter, Some(buttons(id))))
     }
 
     fn edit<'a>(&'a self, letter: &'a Letter, reference: &'a str) -> BoxFuture<'a, Result<(), SendFault>> {
@@ -200,6 +235,12 @@ impl Channel for Telegram {
     fn typing<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, ()> {
         Box::pin(self.show_typing(target))
     }
+}
+
+/// Yes and no to a call; see [`convert::pressed`].
+fn buttons(id: &str) -> InlineKeyboardMarkup {
+    let button = |text, data| InlineKeyboardButton::callback(text, format!("{data}:{id}"));
+    InlineKeyboardMarkup::new([[button("Approve once", convert::APPROVE), button("Deny", convert::DENY)]])
 }
 
 /// An address in a reply is not looked at by Telegram's servers on our behalf.

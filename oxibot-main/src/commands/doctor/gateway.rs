@@ -135,7 +135,7 @@ mod tests {
 
     fn facts(host: &str, listened: Option<Listened>) -> GatewayFacts {
         let health = listened.is_some();
-        GatewayFacts { gateway: Gateway { host: host.into(), port: 18_790, health }, listened }
+        GatewayFacts { gateway: Gateway { host: host.into(), health, ..Gateway::default() }, listened }
     }
 
     fn one(checks: Vec<Check>) -> Check {

@@ -95,13 +95,14 @@ fn gather(global: &Global) -> Facts {
     let journal = journal::JournalFacts::gather();
     let clock = clock::ClockFacts::gather(machine.and_then(|machine: MachineFacts| machine.clock));
     let key = settings.is_some_and(|loaded| loaded.config.search_key.is_some());
+    let private = settings.map(|loaded| loaded.config.web.allow_private.clone()).unwrap_or_default();
     let require = settings.map(|loaded| loaded.config.sandbox.require);
     let stops = home.as_deref().map(stops).unwrap_or_default();
     let configuration = configuration::ConfigurationFacts::gather(loaded, admitted);
     // Last, because afterwards nothing else can be looked at.
     let main = own_confinement();
     let wall = WallFacts { program, hello, lingers, main, stops, require };
-    let web = web::WebFacts { worker, key };
+    let web = web::WebFacts { worker, key, private };
     Facts {
         kernel,
         namespaces,
