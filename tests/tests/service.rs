@@ -201,8 +201,17 @@ impl Installed {
     #[track_caller]
     fn call(&self, tool: &str, arguments: &Value) -> Value {
         let arguments = arguments.to_string();
-        let output = self.machine.run_as("oxibot", &["oxibot", "tool", "call", tool, &arguments, "--json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", describe(&output)))
+        for _ in 0..20 {
+            let output =
+                self.machine.run_as("oxibot", &["oxibot", "tool", "call", tool, &arguments, "--json"]);
+            let answer: Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", describe(&output)));
+            // The reader of commands has two seconds, which a machine that does much else may not give it.
+            if answer["denial"]["rule"] != "policy.reader" {
+                return answer;
+            }
+        }
+        panic!("no command is judged in twenty tries");
     }
 }
 
@@ -235,33 +244,57 @@ fn install(machine: &Booted, package: &Path) {
     assert!(!said.contains("Failed") && !said.contains("cannot"), "{}", describe(&output));
 }
 
-#[test]
-fn service_lives_through_what_happens_to_services() {
-    let name = "service_lives_through_what_happens_to_services";
-    let mut lacking = lacking();
-    lacking.extend(missing(&["dpkg-shlibdeps", "strip"]));
-    if !lacking.is_empty() {
-        return skip(name, &format!("{} is missing", lacking.join(", ")));
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let package = package(directory.path());
+/// A machine with the package installed, configured and started.
+fn installed(name: &str, package: &Path) -> Installed {
     // From here on this thread is in the network of the machine, and with it what it starts.
-    let machine = Booted::start(&target()).unwrap_or_else(|why| panic!("{why}"));
+    let machine = Booted::start(&target()).unwrap_or_else(|why| panic!("{name}: {why}"));
     let (telegram, model) = (Telegram::start(TOKEN), obedient());
-    install(&machine, &package);
+    install(&machine, package);
     let installed = Installed { machine, telegram, _model: model };
-    files_belong_to_whom_they_should(&installed.machine);
     configure(&installed.machine, &installed.telegram, &installed._model);
     let started = installed.machine.run(&["systemctl", "start", "oxibot.service"]);
     assert!(started.status.success(), "{}\n{}", describe(&started), installed.machine.journal("oxibot"));
+    installed
+}
+
+fn can_boot(name: &str) -> bool {
+    let mut lacking = lacking();
+    lacking.extend(missing(&["dpkg-shlibdeps", "strip"]));
+    if !lacking.is_empty() {
+        skip(name, &format!("{} is missing", lacking.join(", ")));
+    }
+    lacking.is_empty()
+}
+
+#[test]
+fn service_is_installed_and_talks_behind_its_wall() {
+    let name = "service_is_installed_and_talks_behind_its_wall";
+    if !can_boot(name) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let installed = installed(name, &package(directory.path()));
+    files_belong_to_whom_they_should(&installed.machine);
     conversation_is_held(&installed);
     users_cannot_read_each_other(&installed);
     only_whom_a_socket_is_for_gets_through(&installed);
     wall_holds_inside_the_unit(&installed);
+}
+
+#[test]
+fn service_lives_through_what_happens_to_services() {
+    let name = "service_lives_through_what_happens_to_services";
+    if !can_boot(name) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let package = package(directory.path());
+    let installed = installed(name, &package);
+    installed.talk("run echo made > made-by-a-call; echo yes", "yes");
     web_is_another_unit(&installed);
     each_process_may_be_killed(&installed);
-    watchdog_ends_what_cannot_work(&installed);
     stop_of_an_administrator_holds(&installed);
+    watchdog_ends_what_cannot_work(&installed);
     upgrade_keeps_everything(&installed, &package);
     remove_keeps_and_purge_removes(&installed, &package);
 }
