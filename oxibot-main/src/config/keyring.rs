@@ -430,7 +430,7 @@ mod tests {
             assert!(std::time::Instant::now() < until, "the bus comes up");
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(Bus::open(&address).unwrap().entries(), Ok(Vec::new()), "no keyring runs");
+        // Before anybody asks for it: the bus would start one that is locked.
         let mut keyring = command("gnome-keyring-daemon")
             .args(["--foreground", "--components=secrets", "--unlock"])
             .spawn()
