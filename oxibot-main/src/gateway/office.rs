@@ -209,8 +209,8 @@ impl Office {
             .into_iter()
             .enumerate()
             .filter_map(|(index, text)| {
-                let target =
-                    Target { reply_to: target.reply_to.clone().filter(|_| index == 0), ..target.clone() };
+                let names = index == 0 || post.channel.stands_alone();
+                let target = Target { reply_to: target.reply_to.clone().filter(|_| names), ..target.clone() };
                 let body = serde_json::to_string(&Letter { target, text }).ok()?;
                 Some(NewDelivery {
                     key: format!("reply:{message}:{index}"),

@@ -499,7 +499,7 @@ impl<'a> Display<'a> {
     }
 
     async fn refresh(&mut self, running: Option<String>) {
-        let Some(post) = self.post else { return };
+        let Some(post) = self.post.filter(|post| !post.channel.stands_alone()) else { return };
         let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
         if due(self.typed, TYPING) {
             self.typed = Some(Instant::now());
