@@ -43,6 +43,12 @@ fn heldout() -> [Vec<(&'static str, String)>; 2] {
     [dangerous, corpus(include_str!("shell_corpus/heldout_ordinary.txt"))]
 }
 
+/// Another hand's, tried once before the rules were changed for them.
+fn fresh() -> [Vec<(&'static str, String)>; 2] {
+    let dangerous = corpus(include_str!("shell_corpus/fresh_dangerous.txt"));
+    [dangerous, corpus(include_str!("shell_corpus/fresh_ordinary.txt"))]
+}
+
 fn standard() -> Policy {
     Policy::standard().unwrap()
 }
@@ -77,11 +83,20 @@ fn every_rule_says_why_and_what_to_do_instead() {
 fn dangerous_commands_are_refused_and_ordinary_ones_are_not() {
     let policy = standard();
     let [heldout_dangerous, heldout_ordinary] = heldout();
-    for (name, cases) in [("dangerous", dangerous()), ("dangerous, held out", heldout_dangerous)] {
+    let [fresh_dangerous, fresh_ordinary] = fresh();
+    for (name, cases) in [
+        ("dangerous", dangerous()),
+        ("dangerous, held out", heldout_dangerous),
+        ("dangerous, another hand's", fresh_dangerous),
+    ] {
         let refused = refused(name, &policy, &cases);
         assert!(refused.len() * 100 >= cases.len() * 98, "{name}: {}", refused.len());
     }
-    for (name, cases) in [("ordinary", ordinary()), ("ordinary, held out", heldout_ordinary)] {
+    for (name, cases) in [
+        ("ordinary", ordinary()),
+        ("ordinary, held out", heldout_ordinary),
+        ("ordinary, another hand's", fresh_ordinary),
+    ] {
         let refused = refused(name, &policy, &cases);
         assert!(refused.len() * 100 <= cases.len(), "{name}: {refused:?}");
     }

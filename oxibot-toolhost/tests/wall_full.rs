@@ -244,7 +244,7 @@ fn missing_configured_path_is_an_error_and_not_an_invisible_gap() {
     let mut profile = wall_support::profile(&workspace.path().canonicalize().unwrap());
     profile.read = vec![b"/nonexistent/path".to_vec()];
     let mut nursery = oxibot_toolhost::wall::Nursery::start_with(&wall_support::binary()).unwrap();
-    let fault = nursery.zygote(&profile, false).unwrap_err();
+    let fault = nursery.zygote(&profile).unwrap_err();
     assert!(fault.to_string().contains("/nonexistent/path"), "{fault}");
 }
 
@@ -623,10 +623,10 @@ fn directory_that_cannot_be_covered_because_it_is_absent_is_an_error() {
     let mut profile = wall_support::profile(&workspace.path().canonicalize().unwrap());
     profile.covered = vec![[profile.workspace.as_slice(), b"/state"].concat()];
     let mut nursery = oxibot_toolhost::wall::Nursery::start_with(&wall_support::binary()).unwrap();
-    let fault = nursery.zygote(&profile, false).unwrap_err();
+    let fault = nursery.zygote(&profile).unwrap_err();
     assert!(fault.to_string().contains("/state"), "{fault}");
     fs::create_dir(workspace.path().join("state")).unwrap();
-    assert!(nursery.zygote(&profile, false).is_ok());
+    assert!(nursery.zygote(&profile).is_ok());
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn covered_directory_in_the_workspace_is_refused_without_namespaces() {
     let mut profile = profile(workspace.path());
     profile.wanted = Wanted::WithoutNamespaces;
     profile.covered = vec![workspace.path().join("state").to_str().unwrap().into()];
-    let fault = Nursery::start_with(&binary()).unwrap().zygote(&profile, false).unwrap_err();
+    let fault = Nursery::start_with(&binary()).unwrap().zygote(&profile).unwrap_err();
     assert!(fault.step.contains("cover"), "{fault}");
 }
 
@@ -130,7 +130,7 @@ fn unrestricted_is_refused_without_namespaces() {
     let mut profile = profile(workspace.path());
     profile.wanted = Wanted::WithoutNamespaces;
     profile.restrict_to_workspace = false;
-    assert!(Nursery::start_with(&binary()).unwrap().zygote(&profile, false).is_err());
+    assert!(Nursery::start_with(&binary()).unwrap().zygote(&profile).is_err());
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn take_away(calls: &[libc::c_long], condition: Option<SeccompCondition>, errno:
 fn obtain() -> Result<Obtained, WallFault> {
     let workspace = tempfile::tempdir().unwrap();
     let profile = profile(&workspace.path().canonicalize().unwrap());
-    Nursery::start_with(&binary())?.zygote(&profile, false).map(|zygote| zygote.obtained().clone())
+    Nursery::start_with(&binary())?.zygote(&profile).map(|zygote| zygote.obtained().clone())
 }
 
 fn bit(argument: u8, bits: libc::c_int) -> Option<SeccompCondition> {

@@ -166,7 +166,11 @@ impl Place {
                     cause: "too many hold processes that cannot be ended".to_owned(),
                 });
             }
-            let zygote = nursery.zygote(&self.profile, self.make)?;
+            let zygote = if self.make {
+                nursery.zygote_and_workspace(&self.profile)?
+            } else {
+                nursery.zygote(&self.profile)?
+            };
             let level = zygote.obtained().level;
             if level < require {
                 zygote.kill();

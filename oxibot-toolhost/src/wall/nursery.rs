@@ -95,12 +95,22 @@ impl Nursery {
     /// Starts a zygote for a profile: the strongest wall that holds, proven in a real child, or an error. Blocks
     /// until it is ready, at most 10 s for each wall tried.
     ///
-    /// `make`: a workspace that is not there is made first.
-    ///
     /// # Errors
     /// When no wall of the wanted kind can be had. The fault names the weakest wall's missing step; the profile's
     /// `restrict_to_workspace: false` is only possible with namespaces or without any wall.
-    pub fn zygote(&mut self, profile: &Profile, make: bool) -> Result<Zygote, WallFault> {
+    pub fn zygote(&mut self, profile: &Profile) -> Result<Zygote, WallFault> {
+        self.strongest(profile, false)
+    }
+
+    /// As [`Nursery::zygote`]; a workspace that is not there is made first, private.
+    ///
+    /// # Errors
+    /// As [`Nursery::zygote`], and when the directory cannot be made.
+    pub fn zygote_and_workspace(&mut self, profile: &Profile) -> Result<Zygote, WallFault> {
+        self.strongest(profile, true)
+    }
+
+    fn strongest(&mut self, profile: &Profile, make: bool) -> Result<Zygote, WallFault> {
         let plans: &[Plan] = match (profile.wanted, profile.restrict_to_workspace) {
             (Wanted::Strongest, true) => &[Plan::Full, Plan::Bare],
             (Wanted::Strongest, false) => &[Plan::Full],

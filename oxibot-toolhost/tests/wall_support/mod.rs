@@ -62,7 +62,7 @@ impl Wall {
         let mut profile = profile(&workspace.path().canonicalize().unwrap());
         change(&mut profile);
         let mut nursery = Nursery::start_with(&binary()).unwrap();
-        let zygote = nursery.zygote(&profile, false).unwrap();
+        let zygote = nursery.zygote(&profile).unwrap();
         Self { zygote, nursery, workspace }
     }
 
