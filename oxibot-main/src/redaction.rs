@@ -32,6 +32,30 @@ pub fn learn(name: &str, secret: &SecretString) {
     *REDACTOR.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
 }
 
+/// From here on a panic says what it has to say without secrets: its message may quote whatever was being read.
+pub fn guard_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        // There may be nobody to tell.
+        let _ = writeln!(io::stderr(), "oxibot: {}", of_a_panic(&panic.to_string(), &place));
+    }));
+}
+
+/// What a panic may say. Not by [`current`], which may wait for who panicked. What cannot be redacted is not said, but
+/// where it was.
+fn of_a_panic(said: &str, place: &str) -> String {
+    let redacted = match REDACTOR.try_read() {
+        Ok(slot) => match &*slot {
+            Some(Ok(redactor)) => Some(redactor.text(said).into_owned()),
+            Some(Err(_)) => None,
+            // Nothing secret was read yet.
+            None => Some(said.to_owned()),
+        },
+        Err(_) => None,
+    };
+    redacted.unwrap_or_else(|| format!("panicked at {place}: [not shown]"))
+}
+
 /// A text without secrets.
 #[must_use]
 pub fn text(text: &str) -> Cow<'_, str> {
@@ -147,5 +171,20 @@ impl<W: Write> Write for Redacted<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panic_says_no_secret() {
+        learn("providers.test.apiKey", &SecretString::from("pan!c/test+key 77"));
+        let said = of_a_panic("panicked at a.rs:1:1:\ncannot parse pan!c/test+key 77", "a.rs:1:1");
+        assert!(said.contains("[redacted: providers.test.apiKey]") && !said.contains("pan!c"), "{said}");
+        let writing = REDACTOR.write().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(of_a_panic("pan!c/test+key 77", "a.rs:1:1"), "panicked at a.rs:1:1: [not shown]");
+        drop(writing);
     }
 }

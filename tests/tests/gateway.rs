@@ -138,6 +138,28 @@ fn message_is_answered_and_confirmed() {
 /// The judge itself is tried first: calls the schema forbids must be refused by the fake, whoever makes them. Then what
 /// the gateway sends in a whole conversation must pass it.
 #[test]
+fn no_key_reaches_a_chat_although_a_model_says_it() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    // One of a known shape, main's own, and one that the vendor's limit would cut in two.
+    let shape = ["gh", "p_16C7e42F292c6912E7710c838347Ae178B4a"].concat();
+    let long = format!("{} {shape} end", "x".repeat(4096 - "echo ".len() - 20));
+    telegram.says(OWNER, &format!("it is {shape} and {KEY} here"));
+    eventually(&gateway, "an answer", || telegram.texts(OWNER).len() == 1);
+    telegram.says(OWNER, &long);
+    eventually(&gateway, "a long answer", || telegram.texts(OWNER).concat().contains("end"));
+    let said = telegram.texts(OWNER).concat();
+    assert!(
+        said.contains("[redacted: github-token]") && said.contains("[redacted: providers.custom.apiKey]"),
+        "{said}"
+    );
+    for secret in [KEY, "16C7e42F292c", "838347Ae178B4a"] {
+        assert!(!said.contains(secret), "{secret}: {said}");
+    }
+}
+
+#[test]
 fn calls_are_judged_by_telegrams_schema() {
     let telegram = Telegram::start(TOKEN);
     if !telegram.knows_the_schema() {

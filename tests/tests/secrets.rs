@@ -5,7 +5,10 @@ use std::os::unix::process::CommandExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 
+use oxibot_tests::conversation::Conversation;
 use oxibot_tests::fixture::{Fixture, binary, describe, skip};
+use oxibot_tests::model_server::{Answer, ModelServer, Rules};
+use oxibot_tests::processes::{memory, tree};
 use serde_json::{Value, json};
 
 /// Made for these tests.
@@ -238,6 +241,84 @@ fn nobody_of_the_same_user_reads_memory_or_environment() {
     let mut main = main;
     drop(main.stdin.take());
     main.wait().unwrap();
+}
+
+/// What a process of ours was started with, as root sees it.
+fn environment_of(pid: i32) -> String {
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/environ")).unwrap()).into_owned()
+}
+
+#[test]
+fn key_of_the_environment_reaches_the_provider_and_stays_in_nobodys_environment() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip(
+            "secrets::key_of_the_environment_reaches_the_provider_and_stays_in_nobodys_environment",
+            "root is needed to see the environment of a process that hides it",
+        );
+    }
+    let server =
+        ModelServer::start(Rules::with_key(SPOKEN), vec![Answer::text("One."), Answer::text("Two.")]);
+    let fixture = Fixture::new();
+    let text = json!({
+        "agents": {"defaults": {"model": "custom/test-model", "workspace": fixture.workspace()}},
+        "providers": {"custom": {"apiBase": server.openai_base()}},
+    });
+    let path = fixture.home().join("config.json");
+    std::fs::write(&path, text.to_string()).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let variable = "OXIBOT_PROVIDERS__CUSTOM__API_KEY";
+    // The control: a process that does nothing about it shows it.
+    let mut ordinary = Command::new("sleep").arg("100").env(variable, SPOKEN).spawn().unwrap();
+    assert!(environment_of(i32::try_from(ordinary.id()).unwrap()).contains(SPOKEN), "the control");
+    ordinary.kill().unwrap();
+    ordinary.wait().unwrap();
+
+    let once = fixture.oxibot().env(variable, SPOKEN).args(["agent", "-m", "go"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&once.stdout).contains("One."), "{}", describe(&once));
+
+    let mut talk = fixture.oxibot();
+    talk.env(variable, SPOKEN).arg("agent").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut talk = talk.stderr(Stdio::null()).spawn().unwrap();
+    talk.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    let mut said = BufReader::new(talk.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("Two.") {
+        line.clear();
+        assert!(said.read_line(&mut line).unwrap() > 0, "it answers: the key reached it");
+    }
+    let all = tree(i32::try_from(talk.id()).unwrap());
+    assert!(all.len() >= 5, "launcher, main and the toolhost: {all:?}");
+    for process in &all {
+        assert!(!environment_of(process.pid).contains(SPOKEN), "{process:?}");
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", process.pid)).unwrap().flatten() {
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            assert!(!target.to_string_lossy().contains("oxibot-held"), "{process:?}");
+        }
+    }
+    drop(talk.stdin.take());
+    talk.wait().unwrap();
+}
+
+#[test]
+fn memory_is_locked_or_doctor_says_that_it_is_not() {
+    let fixture = Fixture::new();
+    let output = fixture.oxibot().args(["doctor", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["id"] == "disk.locked").unwrap();
+    let conversation = Conversation::start(binary("oxibot").parent().unwrap(), &fixture, 2);
+    // Main is the one that was launched.
+    let main =
+        tree(conversation.root()).into_iter().find(|process| process.command.contains("--launched")).unwrap();
+    // It reads its configuration beside the toolhost's start, and locks when it has.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let expected = check["state"] == "ok";
+    while expected && memory(main.pid, "VmLck") == 0 && std::time::Instant::now() < until {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let locked = memory(main.pid, "VmLck");
+    conversation.end();
+    assert_eq!(expected, locked > 0, "{check} {locked} kB");
 }
 
 #[test]

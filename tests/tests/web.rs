@@ -78,7 +78,10 @@ fn name_server() {
         let asked = AtomicUsize::new(0);
         let mut buffer = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(&dns_answer(&buffer[..length], &asked, false), from);
+            // Whoever asks for a name below `dead` waits.
+            if !buffer[..length].windows(5).any(|label| label == b"\x04dead") {
+                let _ = socket.send_to(&dns_answer(&buffer[..length], &asked, false), from);
+            }
         }
     });
     std::thread::spawn(move || {
@@ -106,6 +109,7 @@ fn dns_answer(packet: &[u8], asked: &AtomicUsize, by_tcp: bool) -> Vec<u8> {
     let kind = packet[at + 2];
     let v4: Vec<[u8; 4]> = match (name.join(".").as_str(), kind) {
         ("page.example" | "other.example", 1) => vec![[93, 184, 216, 34]],
+        (name, 1) if name.ends_with(".slow.example") => vec![[93, 184, 216, 34]],
         ("long.example", 1) if by_tcp => vec![[93, 184, 216, 34]; 200],
         ("private.example", 1) => vec![[10, 0, 0, 5]],
         ("mixed.example", 1) => vec![[93, 184, 216, 34], [10, 0, 0, 5]],
@@ -225,9 +229,14 @@ struct Worker {
 
 impl Worker {
     fn start() -> Self {
+        Self::start_by(Command::new(binary("oxibot-fetch")))
+    }
+
+    /// By a command that becomes the worker.
+    fn start_by(mut command: Command) -> Self {
         let (socket, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        let child = Command::new(binary("oxibot-fetch"))
+        let child = command
             .args(["--socket-fd", "0"])
             .env_clear()
             .envs(proxies())
@@ -409,6 +418,8 @@ fn hostile_servers_cost_bounded_memory_and_time_and_nobody_else() {
         output.stdout
     };
     let euros = vec![0x80; 2 << 20];
+    let title = [b"<title>".to_vec(), b"a ".repeat(1 << 20)].concat();
+    let alt = [b"<img alt='".to_vec(), b"a ".repeat(1 << 20)].concat();
     let bold = b"<b>\x80\x80\x80".repeat(200_000);
     server(&format!("{PUBLIC}:80"), move |path, stream| match path {
         "/bomb" => answer(stream, "200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: gzip", &bomb),
@@ -422,6 +433,12 @@ fn hostile_servers_cost_bounded_memory_and_time_and_nobody_else() {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
             while stream.write_all(format!("X-{}: y\r\n", "x".repeat(1000)).as_bytes()).is_ok() {}
         }
+        "/informational" => {
+            let many = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+            while stream.write_all(&many).is_ok() {}
+        }
+        "/title-words" => answer(stream, "200 OK\r\nContent-Type: text/html", &title),
+        "/alt-words" => answer(stream, "200 OK\r\nContent-Type: text/html", &alt),
         "/drip" => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n");
             while stream.write_all(b"x").is_ok() {
@@ -459,6 +476,9 @@ fn hostile_servers_cost_bounded_memory_and_time_and_nobody_else() {
         ("bomb", "only the first 2048 KiB"),
         ("endless", "only the first 2048 KiB"),
         ("headers", "cannot get an answer"),
+        ("informational", "it sends too much"),
+        ("title-words", "title: a a a"),
+        ("alt-words", "[image: a a a"),
         ("loop", "more than 5 redirects"),
         ("deep", "no readable text"),
         ("tables", "status: 200"),
@@ -672,19 +692,69 @@ fn a_server_that_lets_nobody_in_costs_ten_seconds() {
     drop(waiting);
 }
 
+/// Servers and name servers that answer slowly, however many, hold up who asks them and nobody else.
+#[test]
+fn slow_servers_do_not_hold_up_pages_of_others() {
+    if !enter("slow_servers_do_not_hold_up_pages_of_others") {
+        return;
+    }
+    server(&format!("{PUBLIC}:80"), |path, stream| match path {
+        "/drip" => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n");
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        }
+        // Informational answers for as long as they are taken, slowly enough never to reach a limit of bytes soon.
+        "/informational" => {
+            while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        _ => answer(stream, "200 OK\r\nContent-Type: text/plain", b"fine"),
+    });
+    let mut worker = Worker::start();
+    let ask = |worker: &mut Worker, host: &str, path: &str, conversation: &str| {
+        let url = format!("http://{host}/{path}");
+        worker.send(FetchWork::Get { url, offset: 0, conversation: conversation.into(), allow: vec![] })
+    };
+    let begun = Instant::now();
+    let mut slow: Vec<u64> = (0..40).map(|_| ask(&mut worker, "drip.slow.example", "drip", "one")).collect();
+    slow.extend((0..20).map(|_| ask(&mut worker, "other.slow.example", "informational", "one")));
+    slow.extend((0..40).map(|number| ask(&mut worker, &format!("{number}.dead.example"), "", "one")));
+    let same = ask(&mut worker, "page.example", "", "one");
+    // A conversation may fill its own share with different hosts, and no other's.
+    slow.extend((0..40).map(|number| ask(&mut worker, &format!("{number}.slow.example"), "drip", "two")));
+    let other = ask(&mut worker, "other.example", "", "three");
+    let mut waiting = vec![same, other];
+    while !waiting.is_empty() {
+        let answer = worker.receive();
+        if let Some(at) = waiting.iter().position(|number| *number == answer.number) {
+            waiting.remove(at);
+            assert!(
+                matches!(&answer.result, FetchResult::Text { text, .. } if text.contains("fine")),
+                "{answer:?}"
+            );
+        } else {
+            assert!(slow.contains(&answer.number), "{answer:?}");
+        }
+    }
+    let taken = begun.elapsed();
+    assert!(taken < Duration::from_secs(20), "they waited {taken:?}");
+}
+
 /// Says who asks, and tells a server nothing else; a name whose answer is too long for a packet is found all the same.
 #[test]
 fn a_request_says_who_asks_and_a_long_answer_of_a_name_server_is_read_by_tcp() {
     if !enter("a_request_says_who_asks_and_a_long_answer_of_a_name_server_is_read_by_tcp") {
         return;
     }
-    let requests = recorder("302 Found\r\nSet-Cookie: a=b\r\nLocation: /again", Vec::new());
+    let requests =
+        recorder("302 Found\r\nSet-Cookie: a=b\r\nLocation: /again\u{202e}?ignore=all", Vec::new());
     let mut worker = Worker::start();
     let looped = worker.get("http://long.example:9080/secret-path");
-    assert!(
-        matches!(&looped, FetchResult::Failed(why) if why.contains("more than 5 redirects")),
-        "{looped:?}"
-    );
+    let FetchResult::Failed(why) = looped else { panic!("{looped:?}") };
+    assert!(why.contains("more than 5 redirects") && !why.contains('\u{202e}'), "{why}");
     let requests: Vec<String> = requests.try_iter().collect();
     assert_eq!(requests.len(), 6, "the first and five redirects");
     for request in &requests {
@@ -699,8 +769,9 @@ fn an_answer_of_a_search_service_costs_bounded_memory() {
     if !enter("an_answer_of_a_search_service_costs_bounded_memory") {
         return;
     }
-    let many = "0,".repeat(500_000);
-    let body = format!(r#"{{"x":[{many}0],"web":{{"results":[],"y":[{many}0]}}}}"#);
+    let (many, words) = ("0,".repeat(300_000), "a ".repeat(600_000));
+    let result = format!(r#"{{"url":"http://a.example/","title":"t","description":"{words}"}}"#);
+    let body = format!(r#"{{"x":[{many}0],"web":{{"results":[{result}]}}}}"#);
     assert!(body.len() < 2 << 20, "{}", body.len());
     let _requests = recorder("200 OK\r\nContent-Type: application/json", body.into_bytes());
     let (mut fetcher, _door) = fetcher();
@@ -710,10 +781,7 @@ fn an_answer_of_a_search_service_costs_bounded_memory() {
     assert!(before > 0);
     fetcher.send(FetchWork::Search { query: "q".into(), count: None });
     let found = fetcher.receive().result;
-    assert!(
-        matches!(&found, FetchResult::Text { text, .. } if text.contains("No results found.")),
-        "{found:?}"
-    );
+    assert!(matches!(&found, FetchResult::Text { text, .. } if text.contains("1. t\n")), "{found:?}");
     let grown = memory(running(&fetcher), "VmHWM") - before;
     assert!(grown < 16 * 1024, "{grown} KiB");
 }
@@ -1029,6 +1097,23 @@ fn a_worker_is_replaced_after_a_thousand_requests_and_nobody_notices() {
     }
     ask(&mut fetcher);
     assert_ne!(running(&fetcher), first);
+}
+
+/// What only looks as if it were in force is found out, by the worker and by what converts for it.
+#[test]
+fn a_worker_without_one_of_its_walls_serves_nobody() {
+    for mechanism in ["seccomp", "pretend-seccomp", "pretend-landlock", "pretend-capset", "pretend-rlimits"] {
+        let mut command = Command::new(binary("sabotage"));
+        command.args([mechanism, "--"]).arg(binary("oxibot-fetch"));
+        let mut worker = Worker::start_by(command);
+        let status = worker.child.wait().unwrap();
+        assert!(!status.success(), "{mechanism}: {status}");
+        let mut buffer = [0; 64];
+        let said = recv(worker.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT);
+        assert!(!matches!(said, Ok(1..)), "{mechanism}: it answers {said:?}");
+    }
+    let mut whole = Worker::start();
+    assert!(matches!(whole.get("http://10.0.0.5/"), FetchResult::Denied(_)), "the control");
 }
 
 /// As a unit of its own: a socket that listens, the key as a credential.

@@ -6,6 +6,7 @@
 
 use super::hands::{FetchFault, Hands};
 use super::untrusted::{Boundary, cut};
+use crate::redaction;
 
 /// Files of the workspace that are part of the prompt, in this order, and what the model is told they are.
 const FILES: &[(&str, &str)] = &[
@@ -69,6 +70,8 @@ pub async fn read_files(hands: &dyn Hands) -> (Vec<PromptFile>, Vec<String>) {
                 continue;
             }
         };
+        // What a tool would show without its keys is not shown with them here.
+        let bytes = redaction::bytes(&bytes);
         let whole = String::from_utf8_lossy(&bytes);
         if whole.trim().is_empty() {
             continue;
@@ -185,6 +188,14 @@ mod tests {
         assert_eq!(remarks.len(), 3);
         let prompt = compose(&around(), &Boundary::stored("b0b0"), &files);
         assert!(prompt.len() < MAX_FILES + 4_000 && prompt.contains("more bytes: use read_file"));
+    }
+
+    #[tokio::test]
+    async fn key_in_a_file_is_not_in_the_prompt() {
+        let key = ["gh", "p_16C7e42F292c6912E7710c838347Ae178B4a"].concat();
+        let hands = FakeHands::with_files(&[("USER.md", format!("token {key} of Ada\n").as_bytes())]);
+        let (files, _) = read_files(&hands).await;
+        assert_eq!(files[0].text, "token [redacted: github-token] of Ada\n");
     }
 
     #[tokio::test]

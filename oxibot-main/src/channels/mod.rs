@@ -6,6 +6,7 @@
 
 mod address;
 pub mod admission;
+pub mod email;
 pub mod markup;
 pub mod split;
 pub mod telegram;
@@ -122,6 +123,14 @@ pub enum SendFault {
 pub trait Intake: Send + Sync {
     /// The channel speaks to its vendor.
     fn up(&self);
+    /// Whether a sender may talk, for a channel that must fetch what they wrote first.
+    fn admits(&self, sender: &Sender) -> bool;
+    /// Tells that a message was refused because its sender is not proven to be who it names.
+    fn reject(&self, sender: &Sender, why: &str);
+    /// How far the channel had read when it last said so.
+    fn place(&self) -> BoxFuture<'_, Result<Option<String>, crate::store::StoreError>>;
+    /// Keeps how far the channel has read.
+    fn keep_place(&self, place: String) -> BoxFuture<'_, Result<(), crate::store::StoreError>>;
     /// Takes a message. When it returns without an error the vendor may be told that it arrived. `false`: it is a
     /// stranger's or not for us, and nothing may be shown of our having seen it.
     fn accept(&self, message: Inbound) -> BoxFuture<'_, Result<bool, crate::store::StoreError>>;
@@ -134,6 +143,12 @@ pub trait Channel: Send + Sync {
 
     /// Most units of text the vendor takes in one message, and what it counts.
     fn limit(&self) -> split::Limit;
+
+    /// Whether each message stands for itself, as a mail does: nothing is shown while an answer is made, and every piece
+    /// of an answer names what it answers.
+    fn stands_alone(&self) -> bool {
+        false
+    }
 
     /// Receives until it cannot any more. Never returns without a fault; dropping the future stops it.
     fn receive<'a>(&'a self, intake: &'a dyn Intake) -> BoxFuture<'a, ChannelFault>;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use crate::channels::Channel;
 use crate::channels::admission::{Identity, People, people};
+use crate::channels::email::Email;
 use crate::channels::telegram::{self, Telegram};
 use crate::cli::{AgentArgs, Global};
-use crate::config::{ChannelState, Config, Loaded, WorkspaceScope};
+use crate::config::{ChannelState, Config, GroupPolicy, Loaded, WorkspaceScope};
 use crate::confine::Network;
 use crate::exit::Exit;
 use crate::gateway::{self, Door, Exits, Listener, Rooms, Setup};
@@ -25,7 +26,7 @@ use super::fault::Fault;
 use super::oneshot::{Needs, State};
 
 /// Channels this program can speak to.
-const SPOKEN: [&str; 1] = ["telegram"];
+const SPOKEN: [&str; 2] = ["telegram", "email"];
 
 struct Ready {
     prepared: Prepared,
@@ -178,6 +179,19 @@ fn setups(config: &Config) -> Result<Vec<Setup>, Fault> {
             groups: telegram.group_allow_from.clone(),
             // Where a group has a workspace of its own, nobody's memory is in it.
             in_groups: config.groups.memory || scope(config) != WorkspaceScope::Shared,
+        };
+        setups.push(Setup { channel: Arc::new(channel) as Arc<dyn Channel>, door });
+    }
+    if let Some(email) = &config.channels.email
+        && ready.iter().any(|overview| overview.name == "email")
+    {
+        let channel = Email::new(email).map_err(|text| refused(text, "see `oxibot config check`"))?;
+        let door = Door {
+            allowed: email.allowed_users.clone(),
+            identity: Identity::Address,
+            group_policy: GroupPolicy::Mention,
+            groups: Vec::new(),
+            in_groups: false,
         };
         setups.push(Setup { channel: Arc::new(channel) as Arc<dyn Channel>, door });
     }

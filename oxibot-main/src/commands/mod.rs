@@ -55,9 +55,14 @@ pub fn run() -> ExitCode {
         terminal::complain(&error.to_string());
         return Exit::Internal.into();
     }
+    crate::redaction::guard_panics();
     let first = std::env::args_os().nth(1);
     if first.as_ref().is_some_and(|first| first == BROKEN) {
         terminal::complain("a confined process could start a program: the seccomp filter is not in force");
+        return Exit::Internal.into();
+    }
+    if let Err(error) = launch::hold_secrets() {
+        terminal::complain(&error.to_string());
         return Exit::Internal.into();
     }
     if first.is_some_and(|first| first == doctor::decoys::STAND_IN) {

@@ -250,6 +250,13 @@ pub struct Email {
     pub max_body_chars: u32,
     /// Put before the subject of a reply.
     pub subject_prefix: String,
+    /// Name by which your mail server signs `Authentication-Results`; the first word of that field in a mail you received.
+    pub authserv_id: String,
+    /// Whether a sender must be proven (SPF, DKIM or DMARC). `false` admits whoever writes an admitted address.
+    pub require_authentication: bool,
+    /// Most mails of one sender that are answered in an hour.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_mails_per_hour: u32,
     /// Addresses of those admitted; `["*"]` admits everyone, an empty list nobody.
     #[schemars(extend("x-alias" = "allowFrom"))]
     pub allowed_users: Vec<String>,
@@ -278,6 +285,9 @@ impl Default for Email {
             mark_seen: true,
             max_body_chars: 12_000,
             subject_prefix: "Re: ".into(),
+            authserv_id: String::new(),
+            require_authentication: true,
+            max_mails_per_hour: 60,
             allowed_users: Vec::new(),
         }
     }
@@ -370,6 +380,7 @@ impl Channels {
                         ("smtpHost", !c.smtp_host.is_empty()),
                         ("smtpPassword", c.smtp_password.is_some()),
                         ("consentGranted", c.consent_granted != Some(false)),
+                        ("authservId", !c.require_authentication || !c.authserv_id.trim().is_empty()),
                     ];
                     (c.enabled, &c.allowed_users, needs)
                 }),

@@ -7,6 +7,7 @@ use oxibot_proto::nearest::nearest;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -14,15 +15,53 @@ use super::error::{Origin, Problem};
 use super::reader::{expected, quoted};
 use super::shape::{Shape, root};
 
+/// Secrets that were taken out of this process's environment when it began, see `launch::held`.
+static HELD: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
+
 /// Variables of a process. The values may be secrets and are never printed.
 #[derive(Clone, Default)]
 pub struct Environment(Vec<(OsString, OsString)>);
 
 impl Environment {
-    /// Those of this process.
+    /// Those of this process, and those it no longer shows.
     #[must_use]
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().collect())
+        Self(std::env::vars_os().chain(Self::held().iter().cloned()).collect())
+    }
+
+    /// Keeps secrets that are no longer in the environment. Once, at the beginning of a process.
+    pub(crate) fn hold(secrets: Vec<(OsString, OsString)>) {
+        let _once = HELD.set(secrets);
+    }
+
+    /// What [`Environment::hold`] was given.
+    pub(crate) fn held() -> &'static [(OsString, OsString)] {
+        HELD.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Variables that hold a secret: those that set one, and misspelt ones that look as if they meant to.
+    pub(crate) fn secrets(&self) -> Vec<OsString> {
+        let ours =
+            |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.contains("__"));
+        if !self.0.iter().any(|(name, _)| ours(name)) {
+            return Vec::new();
+        }
+        let overlay = overlay(self);
+        let known = |name: &str| overlay.secrets.iter().any(|secret| secret.variable == name);
+        let plain = |name: &str| {
+            overlay.values.iter().any(|value| value.variable == name)
+                || overlay.secret_files.iter().any(|(_, variable, _)| variable == name)
+        };
+        let looks_secret =
+            |name: &str| ["KEY", "TOKEN", "SECRET", "PASS"].iter().any(|word| name.contains(word));
+        let names = self.0.iter().map(|(name, _)| name).filter(|name| ours(name));
+        names
+            .filter(|name| {
+                let name = name.to_string_lossy();
+                known(&name) || (!plain(&name) && looks_secret(&name))
+            })
+            .cloned()
+            .collect()
     }
 
     /// Those given.

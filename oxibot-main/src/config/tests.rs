@@ -112,7 +112,8 @@ fn the_older_oxibots_samples_load_unchanged() {
     let loaded = Home::with(OXIBOT_CHANNELS).load(&[]).unwrap();
     let channels = &loaded.config.channels;
     let states: Vec<_> = channels.overview().into_iter().map(|c| (c.name, c.state)).collect();
-    let without = "allowedUsers without imapHost, imapPassword, smtpHost, smtpPassword".to_owned();
+    let without =
+        "allowedUsers without imapHost, imapPassword, smtpHost, smtpPassword, authservId".to_owned();
     assert_eq!(
         states,
         [
@@ -219,6 +220,9 @@ fn documented() -> Vec<(String, Value, String)> {
         ("channels.email.markSeen", json!(false)),
         ("channels.email.maxBodyChars", json!(500)),
         ("channels.email.subjectPrefix", json!("AW: ")),
+        ("channels.email.authservId", json!("mx.example.com")),
+        ("channels.email.requireAuthentication", json!(false)),
+        ("channels.email.maxMailsPerHour", json!(5)),
         ("channels.email.allowedUsers", json!(["a@example.com"])),
         ("tools.restrictToWorkspace", json!(false)),
         ("tools.exec.timeout", json!(10)),

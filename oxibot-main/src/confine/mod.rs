@@ -8,6 +8,7 @@
 //! hold for the calling thread and those it starts later.
 
 mod files;
+mod memory;
 mod privileges;
 mod syscalls;
 #[cfg(test)]
@@ -19,6 +20,8 @@ use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 
 use tokio::runtime::{Builder, Runtime};
+
+pub use memory::Locked;
 
 /// What main still needs once it is confined. There is no default: each command says what it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +86,7 @@ impl ConfineError {
 pub struct Confined {
     missing: Vec<String>,
     absent: Vec<String>,
+    locked: Locked,
 }
 
 impl Confined {
@@ -97,6 +101,12 @@ impl Confined {
     #[must_use]
     pub fn absent(&self) -> &[String] {
         &self.absent
+    }
+
+    /// What of this process is kept out of swap.
+    #[must_use]
+    pub fn locked(&self) -> &Locked {
+        &self.locked
     }
 
     /// The runtime of a command that does one thing: one thread.
@@ -149,6 +159,7 @@ fn apply(plan: &Plan) -> Result<Confined, ConfineError> {
         // but what is wrong with it shows here, where nothing is confined yet. A look-up that fails is no matter.
         drop(("localhost", 0_u16).to_socket_addrs());
     }
+    let locked = memory::lock();
     privileges::drop_all()?;
     let landlock = files::restrict(plan)?;
     let mut absent = Vec::new();
@@ -166,5 +177,5 @@ fn apply(plan: &Plan) -> Result<Confined, ConfineError> {
     probes.verify(plan, landlock.in_force(), filtered)?;
     let weaker = if landlock.in_force() { landlock.missing() } else { None };
     let missing = absent.iter().cloned().chain(weaker).collect();
-    Ok(Confined { missing, absent })
+    Ok(Confined { missing, absent, locked })
 }

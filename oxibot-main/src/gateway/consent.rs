@@ -18,6 +18,7 @@ use crate::agent::hands::BoxFuture;
 use crate::backoff::{backoff, dice};
 use crate::channels::split::{Limit, split};
 use crate::channels::{Letter, Reference, SendFault, Target};
+use crate::redaction;
 use crate::repl::consent::{described, waiting};
 
 /// Messages a call may be shown in. A longer one nobody would read before saying yes.
@@ -157,7 +158,7 @@ impl InChat {
         );
         let Limit { most, unit } = post.channel.limit();
         let text = format!("```\n{}```", described(pending));
-        let mut pieces = split(&text, Limit { most: most.saturating_sub(ROOM), unit });
+        let mut pieces = split(&redaction::text(&text), Limit { most: most.saturating_sub(ROOM), unit });
         if pieces.len() > MOST_PIECES {
             return Err("the call is too long to be shown here, so nobody was asked".to_owned());
         }
@@ -187,7 +188,9 @@ impl InChat {
     async fn refer(&self, pending: &PendingApproval) {
         let Some(post) = self.office.channels.get(self.channel.as_str()) else { return };
         let text = format!("```\n{}\n```", waiting(pending));
-        for (index, text) in split(&text, post.channel.limit()).into_iter().take(MOST_PIECES).enumerate() {
+        for (index, text) in
+            split(&redaction::text(&text), post.channel.limit()).into_iter().take(MOST_PIECES).enumerate()
+        {
             let letter = Letter { target: self.target.clone(), text };
             let key = format!("wait:{}:{index}", pending.id);
             if !matches!(timeout(REMARK, post.channel.send(&letter, &key)).await, Ok(Ok(_))) {

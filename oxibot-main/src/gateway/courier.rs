@@ -15,6 +15,7 @@ use super::words;
 use crate::agent::runner::now_millis;
 use crate::backoff::{SIDES, backoff, dice};
 use crate::channels::{Letter, SendFault};
+use crate::redaction;
 use crate::store::post::{MAX_ATTEMPTS, Outgoing};
 use crate::store::{Store, StoreError};
 
@@ -86,6 +87,8 @@ async fn deliver(
         let minutes = u64::try_from(age / 60_000).unwrap_or(0);
         letter.text = format!("{}\n\n{}", words::late(minutes), letter.text);
     }
+    // It lost its secrets when it was cut into letters; what was learnt since, and what an older version kept, goes here.
+    letter.text = redaction::text(&letter.text).into_owned();
     store.run(move |store| store.attempt(id)).await?;
     let sent = post.channel.send(&letter, &outgoing.key).await;
     let now = now_millis();

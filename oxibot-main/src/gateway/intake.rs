@@ -15,7 +15,7 @@ use super::supervise::State;
 use crate::agent::hands::BoxFuture;
 use crate::agent::runner::now_millis;
 use crate::channels::admission::{Admission, Identity, admit};
-use crate::channels::{Inbound, Intake};
+use crate::channels::{Inbound, Intake, Sender};
 use crate::config::GroupPolicy;
 use crate::store::StoreError;
 
@@ -59,6 +59,30 @@ impl Intake for Desk {
         if let Some(post) = self.office.channels.get(self.channel) {
             post.set(State::Up);
         }
+    }
+
+    fn admits(&self, sender: &Sender) -> bool {
+        admit(&self.door.allowed, sender, self.door.identity).admitted()
+    }
+
+    fn reject(&self, sender: &Sender, why: &str) {
+        self.office.figures.strangers.add();
+        if self.strangers.tell(&sender.id, Instant::now()) {
+            tracing::warn!(
+                target: "oxibot_channels", event = "auth_rejected", channel = self.channel, sender = %sender.id,
+                "auth_rejected: {why}"
+            );
+        }
+    }
+
+    fn place(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        let channel = self.channel;
+        Box::pin(self.office.store().run(move |store| store.place(channel)))
+    }
+
+    fn keep_place(&self, place: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        let channel = self.channel;
+        Box::pin(self.office.store().run(move |store| store.keep_place(channel, &place)))
     }
 
     fn accept(&self, message: Inbound) -> BoxFuture<'_, Result<bool, StoreError>> {

@@ -18,6 +18,7 @@ use crate::agent::runner::{Agent, Terms};
 use crate::broker::Broker;
 use crate::channels::admission::{Admission, Identity, admit};
 use crate::channels::{Channel, Inbound, Letter, Target, split};
+use crate::redaction;
 use crate::repl::OpenMind;
 use crate::store::Store;
 use crate::store::post::NewDelivery;
@@ -216,7 +217,8 @@ impl Office {
         text: &str,
     ) -> Vec<NewDelivery> {
         let Some(post) = self.channels.get(channel) else { return Vec::new() };
-        let mut pieces = split::split(text, post.channel.limit());
+        // Before it is cut: half a key is not recognised.
+        let mut pieces = split::split(&redaction::text(text), post.channel.limit());
         if pieces.len() > MOST_LETTERS {
             let left = pieces.len() - MOST_LETTERS;
             pieces.truncate(MOST_LETTERS);
@@ -226,8 +228,8 @@ impl Office {
             .into_iter()
             .enumerate()
             .filter_map(|(index, text)| {
-                let target =
-                    Target { reply_to: target.reply_to.clone().filter(|_| index == 0), ..target.clone() };
+                let names = index == 0 || post.channel.stands_alone();
+                let target = Target { reply_to: target.reply_to.clone().filter(|_| names), ..target.clone() };
                 let body = serde_json::to_string(&Letter { target, text }).ok()?;
                 Some(NewDelivery {
                     key: format!("reply:{message}:{index}"),

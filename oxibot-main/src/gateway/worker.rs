@@ -24,6 +24,7 @@ use crate::agent::runner::{Agent, AgentError, Input, Terms, now_millis};
 use crate::agent::turn::Finished;
 use crate::channels::{Inbound, Letter, Target};
 use crate::model::{Message, Role, TokenUsage};
+use crate::redaction;
 use crate::repl::table;
 use crate::store::post::{Begun, Received};
 use crate::store::{Ending, Entry, Session, StoreError};
@@ -501,13 +502,14 @@ impl<'a> Display<'a> {
     }
 
     async fn refresh(&mut self, running: Option<String>) {
-        let Some(post) = self.post else { return };
+        let Some(post) = self.post.filter(|post| !post.channel.stands_alone()) else { return };
         let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
         if due(self.typed, TYPING) {
             self.typed = Some(Instant::now());
             post.channel.typing(self.target).await;
         }
         let Some(text) = running.filter(|_| due(self.edited, EDIT)) else { return };
+        let text = redaction::text(&text).into_owned();
         self.edited = Some(Instant::now());
         let letter = Letter { target: Target { reply_to: None, ..self.target.clone() }, text: text.clone() };
         match &self.word {

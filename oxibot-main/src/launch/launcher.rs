@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use super::control::{send_handover, send_toolhost, wants_restart};
 use super::fetcher::SearchDoor;
 use super::toolhost::{LaunchOptions, Started, Toolhost, ended_within, start_toolhost};
-use super::{LaunchError, children};
+use super::{LaunchError, children, held};
 use crate::exit::Exit;
 
 /// Restarts within [`RESTART_WINDOW`] after which the launcher gives up. Prevents a loop that never gets anywhere.
@@ -236,7 +236,9 @@ fn start_main(
 ) -> Result<Main, LaunchError> {
     let step = "start main";
     let (control, theirs) = UnixStream::pair().map_err(LaunchError::system(step))?;
-    let child = Command::new("/proc/self/exe")
+    let mut main = Command::new("/proc/self/exe");
+    let held = held::pass_on(&mut main).map_err(LaunchError::system(step))?;
+    let child = main
         .arg0("oxibot")
         .arg("--launched")
         .args(arguments)
@@ -245,6 +247,8 @@ fn start_main(
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()
         .map_err(LaunchError::system(step))?;
+    // No other child inherits it.
+    drop(held);
     let pidfd = children::watch(&child, step)?;
     send_handover(control.as_fd(), io::stdin().as_fd(), toolhost.as_fd(), search)
         .map_err(LaunchError::system(step))?;

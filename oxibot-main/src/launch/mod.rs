@@ -10,6 +10,7 @@ mod children;
 mod control;
 mod facts;
 mod fetcher;
+mod held;
 mod launcher;
 mod toolhost;
 
@@ -22,6 +23,7 @@ pub use children::keep_statuses;
 pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;
 pub use fetcher::{SearchDoor, search_service};
+pub use held::hold_secrets;
 pub use launcher::{join_launcher, launch};
 pub use toolhost::{LaunchOptions, Purpose, Started, Toolhost, start_toolhost};
 

@@ -237,6 +237,21 @@ impl Database {
         })
     }
 
+    /// How far a channel had read, in its own words.
+    pub fn place(&self, channel: &str) -> Result<Option<String>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT place FROM places WHERE channel = ?1")?;
+        Ok(statement.query_row([channel], |row| row.get(0)).optional()?)
+    }
+
+    /// Keeps how far a channel has read. What it read must have been kept before.
+    pub fn keep_place(&mut self, channel: &str, place: &str) -> Result<(), StoreError> {
+        self.change(
+            "INSERT INTO places (channel, place) VALUES (?1, ?2)
+             ON CONFLICT (channel) DO UPDATE SET place = excluded.place",
+            params![channel, place],
+        )
+    }
+
     /// Forgets what was answered and delivered before `before`: it is only kept to recognise repetitions.
     pub fn forget_post(&mut self, before: i64) -> Result<(), StoreError> {
         let transaction = self.write()?;

@@ -23,6 +23,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { version: 1, sql: VERSION_1 },
     Step { version: 2, sql: POST },
     Step { version: 3, sql: SPENDING },
+    Step { version: 4, sql: PLACES },
 ];
 
 /// Tokens of a day by sender.
@@ -32,6 +33,14 @@ CREATE TABLE spending (
     sender TEXT NOT NULL,
     tokens INTEGER NOT NULL,
     PRIMARY KEY (day, sender)
+) STRICT;
+";
+
+/// How far each channel has read what it reads.
+const PLACES: &str = "
+CREATE TABLE places (
+    channel TEXT PRIMARY KEY,
+    place TEXT NOT NULL
 ) STRICT;
 ";
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Most pages and most bytes of text kept.
+/// Most pages and most bytes kept.
 const MAX_PAGES: usize = 32;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// How long reading on shows the page as it was, without asking the server.
@@ -38,6 +38,15 @@ pub(crate) struct Page {
 pub(crate) struct Validators {
     pub(crate) etag: Option<String>,
     pub(crate) modified: Option<String>,
+}
+
+impl Page {
+    /// What it costs to keep.
+    fn bytes(&self) -> usize {
+        let fields = [&self.url, &self.status, &self.kind, &self.date, &self.title, &self.text];
+        let more = [&self.validators.etag, &self.validators.modified].into_iter().flatten();
+        fields.into_iter().chain(&self.notes).chain(more).map(String::len).sum()
+    }
 }
 
 impl Validators {
@@ -75,14 +84,14 @@ impl Cache {
         self.kept.retain(|kept| {
             let same = kept.conversation == conversation && kept.url == url;
             if same {
-                self.bytes -= kept.page.text.len();
+                self.bytes -= kept.page.bytes();
             }
             !same
         });
-        if page.text.len() > MAX_BYTES {
+        if page.bytes() > MAX_BYTES {
             return;
         }
-        self.bytes += page.text.len();
+        self.bytes += page.bytes();
         self.kept.push_back(Kept {
             conversation: conversation.to_owned(),
             url: url.to_owned(),
@@ -91,7 +100,7 @@ impl Cache {
         });
         while self.kept.len() > MAX_PAGES || self.bytes > MAX_BYTES {
             let Some(oldest) = self.kept.pop_front() else { break };
-            self.bytes -= oldest.page.text.len();
+            self.bytes -= oldest.page.bytes();
         }
     }
 }
@@ -138,6 +147,11 @@ pub(crate) mod tests {
             cache.keep("one", &number.to_string(), Rc::new(page(&large)), now);
             assert!(cache.bytes <= MAX_BYTES);
         }
+        let titled = Page { title: large.clone(), ..page("x") };
+        for number in 0..10 {
+            cache.keep("two", &number.to_string(), Rc::new(titled.clone()), now);
+        }
+        assert!(cache.kept.len() < 4, "a title counts: {}", cache.kept.len());
         cache.keep("one", "huge", Rc::new(page(&"x".repeat(MAX_BYTES + 1))), now);
         assert!(cache.find("one", "huge", now).is_none());
     }

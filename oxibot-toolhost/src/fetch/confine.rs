@@ -11,6 +11,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
 };
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -60,7 +61,18 @@ pub(crate) fn limits() -> Result<(), ConfineError> {
     step("limit descriptors", lower(Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS))?;
     step("limit memory", lower(Resource::RLIMIT_AS, MAX_MEMORY))?;
     step("forbid writing files", lower(Resource::RLIMIT_FSIZE, 0))?;
-    step("forbid core dumps and tracing", prctl::set_dumpable(false))
+    step("forbid core dumps and tracing", prctl::set_dumpable(false))?;
+    // What was set is not read back but tried: whoever lies about the one lies about the other.
+    let any = step("open a directory", std::fs::File::open("/"))?;
+    let highest = i32::try_from(MAX_DESCRIPTORS).unwrap_or(i32::MAX);
+    if fcntl(&any, FcntlArg::F_DUPFD_CLOEXEC(highest)) != Err(Errno::EINVAL) {
+        return Err(ConfineError::NotInForce("using more descriptors than the limit"));
+    }
+    let whole = usize::try_from(MAX_MEMORY).unwrap_or(usize::MAX);
+    if Vec::<u8>::new().try_reserve_exact(whole).is_ok() {
+        return Err(ConfineError::NotInForce("using more memory than the limit"));
+    }
+    Ok(())
 }
 
 /// Lowers a limit; one that is lower already stays.
@@ -313,6 +325,14 @@ const CHILDREN: &[(libc::c_long, Narrow)] = &[
     (libc::SYS_seccomp, Narrow::Not),
     (libc::SYS_dup3, Narrow::Not),
     (libc::SYS_fcntl, Narrow::Not),
+    // Besides verification: a child ties itself to its maker.
+    (
+        libc::SYS_prctl,
+        Narrow::OneOf(
+            0,
+            &[libc::PR_GET_NO_NEW_PRIVS as u64, libc::PR_CAP_AMBIENT as u64, libc::PR_SET_PDEATHSIG as u64],
+        ),
+    ),
 ];
 
 fn filter(reach: Reach) -> Result<BpfProgram, seccompiler::BackendError> {

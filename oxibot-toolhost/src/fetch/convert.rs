@@ -18,13 +18,13 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use oxibot_toolhost::sys::{self, Cloned};
-use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use url::Url;
 
 use crate::confine::{self, ConfineError, Wall};
-use crate::markdown::{self, MAX_TEXT, Readable};
+use crate::markdown::{self, MAX_TEXT, MAX_TITLE, Readable};
 use crate::page::start;
 
 /// Converters at once.
@@ -43,8 +43,6 @@ const MAX_TREE_DEPTH: usize = 256;
 const MAX_ELEMENTS: usize = 50_000;
 /// Below so many characters the better converter took a page for something else than it is.
 const TOO_SHORT: usize = 400;
-/// Longest title that is handed back, in bytes.
-const MAX_TITLE: usize = 4096;
 /// Most bytes read from a converter: a whole text and a title. Its word is not trusted.
 const MAX_RESULT: u64 = (MAX_TEXT + MAX_TITLE + 8) as u64;
 /// Longest page and address handed over.
@@ -177,6 +175,9 @@ fn make(requests: &OwnedFd, wall: Wall) -> Result<(), String> {
             let Some(page) = descriptors.into_iter().next() else { continue };
             match sys::clone_process(0) {
                 Ok(Cloned::Child) => {
+                    // What other pages come by, and their converters, are nothing to this one.
+                    sys::close_in_child(requests.as_fd());
+                    running.iter().for_each(|(pidfd, _)| sys::close_in_child(pidfd.as_fd()));
                     let status = i32::from(convert_one(page, wall).is_none());
                     sys::exit_now(status)
                 }
@@ -190,6 +191,7 @@ fn make(requests: &OwnedFd, wall: Wall) -> Result<(), String> {
 
 /// A converter: limits, confinement, one page, the end.
 fn convert_one(page: OwnedFd, wall: Wall) -> Option<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).ok()?;
     confine::lower(Resource::RLIMIT_CPU, MAX_CPU_S).ok()?;
     confine::lower(Resource::RLIMIT_DATA, MAX_HEAP).ok()?;
     confine::lower(Resource::RLIMIT_STACK, MAX_STACK).ok()?;

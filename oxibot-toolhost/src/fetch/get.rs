@@ -5,20 +5,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
+use hyper::header::{self, HeaderName, HeaderValue};
 use oxibot_proto::message::Denial;
 use oxibot_proto::web::{Exceptions, Target, judge_redirect, judge_url};
-use reqwest::Response;
-use reqwest::header::{self, HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
 
 use crate::body::{Body, MAX_BODY, More};
 use crate::cache::{Cache, Page, Validators};
 use crate::charset;
+use crate::connection::Response;
 use crate::convert::Converters;
 use crate::hop::{self, Trouble};
 use crate::pace::Pace;
-use crate::page::clean;
+use crate::page::{clean, line};
 use crate::resolve::Resolver;
+use crate::slots::{Slot, Slots};
 
 /// Time for everything from the first question to a name server to the last byte of the body.
 const WHOLE: Duration = Duration::from_secs(30);
@@ -26,8 +28,10 @@ const WHOLE: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 5;
 /// Until when a page is text, from the start: its asker does not wait for longer than 35 s.
 const MAX_CONVERTING: Duration = Duration::from_secs(34);
-/// Requests on the network or being made text at once. Each may hold a body.
-const MAX_AT_ONCE: usize = 32;
+/// Searches at once.
+const MAX_SEARCHES: usize = 8;
+/// Most bytes of what a server wrote that are shown in a failure.
+const MAX_SHOWN: usize = 200;
 /// Longest header value that is looked at.
 const MAX_VALUE: usize = 8 * 1024;
 
@@ -36,9 +40,11 @@ pub(crate) struct Getter {
     pub(crate) converters: Converters,
     pub(crate) resolver: Resolver,
     pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// Slots of searches, which go to one service of the operator's.
+    pub(crate) searches: Semaphore,
     cache: RefCell<Cache>,
     pace: RefCell<Pace>,
-    slots: Semaphore,
+    slots: Slots,
 }
 
 /// What is asked for.
@@ -53,7 +59,8 @@ pub(crate) struct Wanted<'a> {
 impl Getter {
     pub(crate) fn new(converters: Converters, resolver: Resolver, tls: Arc<rustls::ClientConfig>) -> Self {
         let (cache, pace) = (RefCell::default(), RefCell::default());
-        Self { converters, resolver, tls, cache, pace, slots: Semaphore::new(MAX_AT_ONCE) }
+        let searches = Semaphore::new(MAX_SEARCHES);
+        Self { converters, resolver, tls, searches, cache, pace, slots: Slots::new() }
     }
 
     /// Gets a page, or the page as it is kept.
@@ -68,50 +75,46 @@ impl Getter {
         }
         let kept = kept.map(|(page, _)| page);
         let started = tokio::time::Instant::now();
-        let (_slot, got) = tokio::time::timeout_at(started + WHOLE, async {
-            // Kept until the page is text: what was read is in memory until then.
-            let slot = self.slots.acquire().await;
-            (slot, self.fetch(target, wanted.exceptions, kept.as_deref()).await)
-        })
-        .await
-        .map_err(|_| Trouble::Failed(format!("no whole answer within {} s", WHOLE.as_secs())))?;
-        let got = got?;
+        let fetched = self.fetch(target, &wanted, kept.as_deref());
+        let got = tokio::time::timeout_at(started + WHOLE, fetched).await;
+        let got =
+            got.map_err(|_| Trouble::Failed(format!("no whole answer within {} s", WHOLE.as_secs())))??;
         let page = match (got, kept) {
             (Got::Unchanged, Some(page)) => page,
             (Got::Unchanged, None) => {
                 return Err(Trouble::Failed("the server says that nothing changed, unasked".to_owned()));
             }
-            (Got::Fetched(fetched), _) => Rc::new(self.page(*fetched, started + MAX_CONVERTING).await),
+            // The slot is kept until the page is text: what was read is in memory until then.
+            (Got::Fetched(fetched, _slot), _) => Rc::new(self.page(*fetched, started + MAX_CONVERTING).await),
         };
         self.cache.borrow_mut().keep(wanted.conversation, &asked, page.clone(), Instant::now());
         Ok(page)
     }
 
-    async fn fetch(
-        &self,
-        first: Target,
-        exceptions: &Exceptions,
-        kept: Option<&Page>,
-    ) -> Result<Got, Trouble> {
+    async fn fetch(&self, first: Target, wanted: &Wanted<'_>, kept: Option<&Page>) -> Result<Got, Trouble> {
+        let Wanted { exceptions, conversation, .. } = wanted;
         let mut target = first;
         for hops in 0.. {
             let host = target.url().host_str().unwrap_or_default().to_owned();
             let wait = self.pace.borrow_mut().book(&host, Instant::now());
             tokio::time::sleep(wait).await;
             let addresses = hop::addresses(&target, &self.resolver, exceptions).await?;
+            let slot = self.slots.acquire(&host, conversation).await;
+            let slot = slot.ok_or_else(|| Trouble::Failed("the worker ends; try again".to_owned()))?;
             // What is kept was found under the first address.
             let headers = headers(kept.filter(|_| hops == 0).map(|page| &page.validators));
-            let response = hop::send(target.url(), addresses, &self.tls, &headers).await?;
-            if response.status() == reqwest::StatusCode::NOT_MODIFIED && hops == 0 && kept.is_some() {
+            let response = hop::send(target.url(), &addresses, &self.tls, &headers).await?;
+            if response.status() == StatusCode::NOT_MODIFIED && hops == 0 && kept.is_some() {
                 return Ok(Got::Unchanged);
             }
             let location = redirect(&response);
             let Some(location) = location else {
-                return read(target, response).await.map(|fetched| Got::Fetched(Box::new(fetched)));
+                return read(target, response).await.map(|fetched| Got::Fetched(Box::new(fetched), slot));
             };
             if hops == MAX_REDIRECTS {
                 return Err(Trouble::Failed(format!(
-                    "more than {MAX_REDIRECTS} redirects, the last to {location}"
+                    "more than {MAX_REDIRECTS} redirects, the last to {}",
+                    line(&location, MAX_SHOWN)
                 )));
             }
             let next = judge_redirect(&target, &location, exceptions)?;
@@ -152,7 +155,8 @@ impl Getter {
 
 enum Got {
     Unchanged,
-    Fetched(Box<Fetched>),
+    /// A page, and the slot it was fetched in.
+    Fetched(Box<Fetched>, Slot),
 }
 
 struct Fetched {
@@ -177,7 +181,10 @@ enum Content {
 fn downgrade(next: &Target) -> Denial {
     Denial {
         rule: "web.url.downgrade".to_owned(),
-        reason: format!("an https page redirects to {} without encryption", next.url()),
+        reason: format!(
+            "an https page redirects to {} without encryption",
+            next.url().host_str().unwrap_or_default()
+        ),
         hint: "ask for that address itself if it is what you want".to_owned(),
     }
 }
@@ -234,7 +241,9 @@ async fn read(target: Target, mut response: Response) -> Result<Fetched, Trouble
         let failed =
             |error: &dyn std::fmt::Display| Trouble::Failed(format!("cannot read the answer: {error}"));
         let mut body = Body::new(&encoding).map_err(|error| failed(&error))?;
-        while let Some(piece) = response.chunk().await.map_err(|error| failed(&hop::causes(&error)))? {
+        while let Some(piece) =
+            response.chunk().await.map_err(|error| failed(&line(&error.to_string(), MAX_SHOWN)))?
+        {
             if body.push(&piece).map_err(|error| failed(&error))? == More::Full {
                 break;
             }
@@ -289,7 +298,7 @@ fn sort(kind: &str) -> Sort {
 }
 
 fn named(kind: &str, length: Option<u64>) -> String {
-    let kind = crate::page::line(kind, 100);
+    let kind = line(kind, 100);
     let length = length.map(|length| format!(", {length} bytes")).unwrap_or_default();
     format!("Not text and not shown: {kind}{length}.")
 }
@@ -306,11 +315,12 @@ pub(crate) fn tls_configuration() -> Result<rustls::ClientConfig, String> {
     // Some of a system's certificates may be unusable; without any, every https page says so.
     let (_, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let configuration = rustls::ClientConfig::builder_with_provider(provider)
+    let mut configuration = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("cannot prepare TLS: {error}"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    configuration.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(configuration)
 }
 

@@ -20,10 +20,12 @@ mod serve;
 mod body;
 mod cache;
 mod charset;
+mod connection;
 mod get;
 mod hop;
 mod pace;
 mod page;
+mod slots;
 
 mod convert;
 mod markdown;

@@ -4,12 +4,14 @@
 //! follows browsers where that is cheap (raw text elements, attribute quotes, entities of everyday use) and shows the
 //! text where it is not.
 
-use reqwest::Url;
+use url::Url;
 
 use crate::page::start;
 
 /// Most bytes of text made of a page. A base address of 8 KiB before each of many links would multiply.
 pub(crate) const MAX_TEXT: usize = 2 * 1024 * 1024;
+/// Most bytes of a title, and of what stands for a picture.
+pub(crate) const MAX_TITLE: usize = 4096;
 /// Longest address of a link that is shown.
 const MAX_LINK: usize = 1024;
 /// Elements whose content is no text.
@@ -41,7 +43,7 @@ pub(crate) fn convert(html: &str, base: Option<&Url>) -> Readable {
                 Then::Title => {
                     let end = find_close(after, "title").unwrap_or(after.len());
                     if writer.title.is_empty() {
-                        writer.title = collapse(&entities(after.get(..end).unwrap_or_default()));
+                        writer.title = short(after.get(..end).unwrap_or_default());
                     }
                     after.get(end..).unwrap_or_default()
                 }
@@ -302,7 +304,7 @@ impl Writer<'_> {
             }
             "img" => {
                 if let Some(alt) = attribute(tag.attributes, "alt").filter(|alt| !alt.trim().is_empty()) {
-                    let alt = collapse(&entities(alt));
+                    let alt = short(alt);
                     self.space = true;
                     self.mark(&format!("[image: {alt}]"));
                     self.space = true;
@@ -355,9 +357,21 @@ impl Writer<'_> {
     }
 }
 
+/// A title or the like: its start, on one line.
+fn short(raw: &str) -> String {
+    collapse(&entities(start(raw, MAX_TITLE)))
+}
+
 /// Words with single spaces between.
 pub(crate) fn collapse(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
 }
 
 /// Entities of everyday use; others stay as they are written.

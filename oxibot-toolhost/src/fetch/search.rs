@@ -7,19 +7,21 @@ use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use hyper::StatusCode;
+use hyper::header::{self, HeaderName, HeaderValue};
 use oxibot_proto::message::MAX_OUTPUT;
 use oxibot_proto::settings::SearchProvider;
 use oxibot_proto::web::{HostName, SearchService, judge_name};
-use reqwest::header::{self, HeaderName, HeaderValue};
-use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use url::Url;
 
 use crate::body::{Body, More};
+use crate::connection::Response;
 use crate::get::Getter;
 use crate::hop::{self, Trouble};
 use crate::markdown::{collapse, convert};
-use crate::page::{LABEL, line};
+use crate::page::{LABEL, line, start};
 
 /// Where Brave's API is.
 const BRAVE: &str = "https://api.search.brave.com/res/v1/web/search";
@@ -28,6 +30,8 @@ const WHOLE: Duration = Duration::from_secs(15);
 /// Most results of one search that are shown, and most that are kept of an answer: the others are passed over.
 const MAX_RESULTS: u32 = 10;
 const MAX_KEPT: usize = 20;
+/// Most bytes of a title or description that are looked at.
+const MAX_FIELD: usize = 4096;
 
 /// Asks and gives the results as text.
 pub(crate) async fn search(
@@ -38,8 +42,14 @@ pub(crate) async fn search(
 ) -> Result<String, Trouble> {
     let Some(service) = service else { return Err(no_key()) };
     let count = count.unwrap_or(service.max_results).clamp(1, MAX_RESULTS);
-    let answered = tokio::time::timeout(WHOLE, ask(getter, service, query, count)).await;
-    let body = answered.map_err(|_| failed(format!("no answer within {} s", WHOLE.as_secs())))??;
+    let answered = tokio::time::timeout(WHOLE, async {
+        // Each may hold an answer.
+        let slot = getter.searches.acquire().await;
+        (slot, ask(getter, service, query, count).await)
+    })
+    .await;
+    let (_slot, body) = answered.map_err(|_| failed(format!("no answer within {} s", WHOLE.as_secs())))?;
+    let body = body?;
     let found = results(service.provider, &body)
         .map_err(|_| failed("its answer is not JSON of a search; check tools.web.search.baseUrl"))?;
     Ok(show(&found, query, count))
@@ -60,7 +70,7 @@ fn no_key() -> Trouble {
 async fn ask(getter: &Getter, service: &SearchService, query: &str, count: u32) -> Result<Vec<u8>, Trouble> {
     let (url, headers) = question(service, query, count)?;
     let addresses = addresses(getter, &url).await?;
-    let response = hop::send(&url, addresses, &getter.tls, &headers).await?;
+    let response = hop::send(&url, &addresses, &getter.tls, &headers).await?;
     judge_status(service.provider, &response)?;
     let encoding = response.headers().get(header::CONTENT_ENCODING);
     let encoding = encoding.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
@@ -69,7 +79,7 @@ async fn ask(getter: &Getter, service: &SearchService, query: &str, count: u32) 
 
 async fn read(mut response: Response, encoding: &str) -> Result<Vec<u8>, Trouble> {
     let mut body = Body::new(encoding).map_err(failed)?;
-    while let Some(piece) = response.chunk().await.map_err(|error| failed(hop::causes(&error)))? {
+    while let Some(piece) = response.chunk().await.map_err(failed)? {
         if body.push(&piece).map_err(failed)? == More::Full {
             return Err(failed("its answer is too long"));
         }
@@ -234,7 +244,10 @@ fn results(provider: SearchProvider, body: &[u8]) -> Result<Vec<Found>, serde_js
         SearchProvider::Searxng => Some(serde_json::from_slice::<Results>(body)?),
     };
     // Titles and descriptions come with <strong> and entities.
-    let field = |raw: Option<String>| line(&collapse(&convert(&raw.unwrap_or_default(), None).text), 400);
+    let field = |raw: Option<String>| {
+        let raw = raw.unwrap_or_default();
+        line(&collapse(&convert(start(&raw, MAX_FIELD), None).text), 400)
+    };
     let kept = results.and_then(|results| results.results).unwrap_or_default().0;
     let found = kept.into_iter().map(|RawResult { url, title, description }| Found {
         title: field(title),

@@ -44,21 +44,21 @@ impl Walker<'_> {
         let forced = word.iter().any(|part| matches!(part, Part::Text { quoted: true, .. }));
         let mut fields = Vec::new();
         for letters in braces(letters) {
-            split(&tilde(letters, false), forced, &mut fields);
+            split(&tilde(letters), forced, &mut fields);
         }
         fields
     }
 
     /// The one value of a word, as in an assignment or after a redirection.
     pub(super) fn single(&mut self, word: &Word) -> String {
-        let letters = tilde(self.letters(word), true);
+        let letters = tilde(self.letters(word));
         letters.into_iter().map(|(letter, _)| letter).collect()
     }
 
     /// As [`Walker::single`], with patterns marked.
     pub(super) fn target(&mut self, word: &Word) -> String {
         let mut fields = Vec::new();
-        let letters = tilde(self.letters(word), false);
+        let letters = tilde(self.letters(word));
         split(
             &letters.into_iter().map(|(l, k)| (l, if l == ' ' { Kind::Quoted } else { k })).collect(),
             true,
@@ -79,6 +79,16 @@ impl Walker<'_> {
                     if matches!(name.as_str(), "@" | "*") =>
                 {
                     self.positional_letters(*quoted, &mut all);
+                }
+                Part::Variable { name, operation: Operation::Plain, quoted } if name.ends_with("[@]") => {
+                    let name = name.trim_end_matches("[@]");
+                    match self.state.arrays.get(name).cloned() {
+                        Some(values) => several(&values, *quoted, &mut all),
+                        None => {
+                            let unknown = self.unknown(&format!("${{{name}[@]}}"));
+                            all.extend(unknown.chars().map(|letter| (letter, Kind::Quoted)));
+                        }
+                    }
                 }
                 Part::Variable { name, operation, quoted } => {
                     let value = self.parameter(name, operation);
@@ -112,20 +122,12 @@ impl Walker<'_> {
     }
 
     fn positional_letters(&mut self, quoted: bool, all: &mut Letters) {
-        let kind = if quoted { Kind::Quoted } else { Kind::Expanded };
         match self.state.positional.clone() {
             None => {
                 let unknown = self.unknown("$@");
                 all.extend(unknown.chars().map(|letter| (letter, Kind::Quoted)));
             }
-            Some(values) => {
-                for (index, value) in values.iter().enumerate() {
-                    if index > 0 {
-                        all.push((' ', Kind::Between));
-                    }
-                    all.extend(value.chars().map(|letter| (letter, kind)));
-                }
-            }
+            Some(values) => several(&values, quoted, all),
         }
     }
 
@@ -239,6 +241,17 @@ impl Walker<'_> {
     }
 }
 
+/// Values side by side: fields of their own even in quotes.
+fn several(values: &[String], quoted: bool, all: &mut Letters) {
+    let kind = if quoted { Kind::Quoted } else { Kind::Expanded };
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            all.push((' ', Kind::Between));
+        }
+        all.extend(value.chars().map(|letter| (letter, kind)));
+    }
+}
+
 fn substring(value: &str, range: &str) -> Option<String> {
     let (from, length) = match range.split_once(':') {
         Some((from, length)) => (from.trim(), Some(length.trim().parse::<usize>().ok()?)),
@@ -270,16 +283,22 @@ fn remove(value: &str, pattern: &Pattern, suffix: bool, greedy: bool) -> String 
     value.to_owned()
 }
 
-/// Puts the home directory where a `~` means it.
-fn tilde(mut letters: Letters, assignment: bool) -> Letters {
-    if letters.first() != Some(&('~', Kind::Plain)) {
-        // `x=a:~/b` and `--dir=~/b` are rare; the first is not followed.
+/// Puts the home directory where a `~` means it: at the beginning, and behind `name=`, also in an argument.
+fn tilde(mut letters: Letters) -> Letters {
+    let begin = match letters.iter().position(|letter| *letter == ('=', Kind::Plain)) {
+        Some(equals) if is_name(letters.get(..equals).unwrap_or_default()) => equals + 1,
+        Some(_) | None => 0,
+    };
+    // `x=a:~/b` and `--dir=~/b` are rare; the first is not followed, and the second bash does not expand.
+    let begin = if letters.first() == Some(&('~', Kind::Plain)) { 0 } else { begin };
+    if letters.get(begin) != Some(&('~', Kind::Plain)) {
         return letters;
     }
-    let end = letters.iter().position(|(letter, _)| *letter == '/').unwrap_or(letters.len());
-    let name: String = letters.iter().take(end).skip(1).map(|(letter, _)| *letter).collect();
-    let plain = letters.iter().take(end).all(|(_, kind)| *kind == Kind::Plain);
-    let _ = assignment;
+    let rest = letters.get(begin..).unwrap_or_default();
+    let length = rest.iter().position(|(letter, _)| *letter == '/').unwrap_or(rest.len());
+    let prefix = rest.get(..length).unwrap_or_default();
+    let name: String = prefix.iter().skip(1).map(|(letter, _)| *letter).collect();
+    let plain = prefix.iter().all(|(_, kind)| *kind == Kind::Plain);
     let mark = match name.as_str() {
         "" => HOME,
         "+" => WORK,
@@ -289,9 +308,17 @@ fn tilde(mut letters: Letters, assignment: bool) -> Letters {
         _ => return letters,
     };
     if plain {
-        letters.splice(0..end, [(mark, Kind::Quoted)]);
+        letters.splice(begin..begin + length, [(mark, Kind::Quoted)]);
     }
     letters
+}
+
+/// Whether these letters, unquoted, are the name of a variable.
+fn is_name(letters: &[(char, Kind)]) -> bool {
+    letters.first().is_some_and(|(letter, _)| !letter.is_ascii_digit())
+        && letters
+            .iter()
+            .all(|(letter, kind)| *kind == Kind::Plain && (*letter == '_' || letter.is_ascii_alphanumeric()))
 }
 
 fn braces(letters: Letters) -> Vec<Letters> {

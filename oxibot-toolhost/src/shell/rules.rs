@@ -220,9 +220,10 @@ impl Clause {
                 "runs-download" => Event::RunsDownload,
                 "fork-bomb" => Event::ForkBomb,
                 "endless-spawn" => Event::EndlessSpawn,
+                "empties-many" => Event::EmptiesMany,
                 other => {
                     return Err(bad(format!(
-                        "there is no event `{other}`; events are runs-input, runs-output, runs-download, fork-bomb, endless-spawn"
+                        "there is no event `{other}`; events are runs-input, runs-output, runs-download, fork-bomb, endless-spawn, empties-many"
                     )));
                 }
             });

@@ -1,7 +1,7 @@
 //! What commands do that matters to what runs next: shells and wrappers run other commands, builtins change the state,
 //! a few filters have an output that can be known.
 
-use super::options::Wrapper;
+use super::options::{Wrapper, positionals};
 use super::streams;
 use super::value::{is_known, is_pattern, is_unknown};
 use super::walk::{Event, Simple, Stream, Walker};
@@ -187,17 +187,7 @@ impl Walker<'_> {
                 silent
             }
             "read" | "mapfile" | "readarray" | "getopts" => {
-                for argument in &arguments {
-                    let known = match (&call.stdin.text, program) {
-                        (Some(text), "read")
-                            if arguments.iter().filter(|a| !a.starts_with('-')).count() == 1 =>
-                        {
-                            text.lines().next().map(|line| line.trim().to_owned())
-                        }
-                        _ => None,
-                    };
-                    self.state.set(argument, known);
-                }
+                self.read_into(program, &arguments, call.stdin.text.as_deref());
                 silent
             }
             "set" => {
@@ -250,6 +240,26 @@ impl Walker<'_> {
                 let text = streams::output(program, &arguments, call.stdin.text.as_deref(), &self.state);
                 Stream { text, sources: call.stdin.sources }
             }
+        }
+    }
+
+    /// `read`: one line into one variable, or its words into several. What the others take is known only at run time.
+    fn read_into(&mut self, program: &str, arguments: &[String], text: Option<&str>) {
+        let names = positionals(arguments, &["-d", "-n", "-N", "-t", "-p", "-u", "-i"]);
+        let line = text.filter(|_| program == "read").and_then(|text| text.split(['\n', '\0']).next());
+        let mut rest = line.map(str::trim);
+        for (index, name) in names.iter().enumerate() {
+            let last = index + 1 == names.len();
+            let value = match rest {
+                Some(words) if !last => {
+                    let (word, others) = words.split_once([' ', '\t']).unwrap_or((words, ""));
+                    rest = Some(others.trim_start());
+                    Some(word.to_owned())
+                }
+                Some(words) => Some(words.to_owned()),
+                None => None,
+            };
+            self.state.set(name, value);
         }
     }
 
@@ -355,6 +365,9 @@ impl Walker<'_> {
         if matches!(file.as_str(), "/dev/stdin" | "/dev/fd/0" | "/proc/self/fd/0") {
             self.note(index, Event::RunsInput);
             if let Some(text) = call.stdin.text.clone() {
+                if text.trim_start().chars().next().is_some_and(is_unknown) {
+                    self.note(index, Event::RunsOutput);
+                }
                 self.script_text(&text, Some(arguments), &Stream::default());
             }
             return;

@@ -9,10 +9,15 @@ use super::value::{HOME, WORK};
 /// Values kept. More are unknown.
 const MAX_KEPT: usize = 4096;
 
+/// Arrays kept. More are unknown.
+const MAX_ARRAYS: usize = 64;
+
 /// The state of the shell, as far as it can be known.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) variables: BTreeMap<String, String>,
+    /// Arrays by their names, as far as every element can be known.
+    pub(super) arrays: BTreeMap<String, Vec<String>>,
     pub(super) functions: BTreeMap<String, Rc<Command>>,
     /// What the script itself wrote into files, by the name it used.
     pub(super) files: BTreeMap<String, String>,
@@ -27,6 +32,7 @@ impl State {
     pub(super) fn new() -> Self {
         Self {
             variables: BTreeMap::new(),
+            arrays: BTreeMap::new(),
             functions: BTreeMap::new(),
             files: BTreeMap::new(),
             downloaded: BTreeSet::new(),
@@ -65,6 +71,18 @@ impl State {
             Some(_) | None => {
                 self.variables.remove(name);
             }
+        }
+    }
+
+    /// Sets an array, or adds to it. Without an index it is its first element.
+    pub(super) fn set_array(&mut self, name: &str, values: Vec<String>, append: bool) {
+        let mut all = if append { self.arrays.remove(name).unwrap_or_default() } else { Vec::new() };
+        all.extend(values);
+        self.set(name, all.first().cloned());
+        if all.len() <= MAX_KEPT && self.arrays.len() < MAX_ARRAYS {
+            self.arrays.insert(name.to_owned(), all);
+        } else {
+            self.arrays.remove(name);
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a few small programs print, so that `echo cm0gLXJmIC8= | base64 -d | sh` is read for what it is.
 
+use super::options::positionals;
 use super::state::State;
-use super::value::{is_known, is_pattern};
+use super::value::{STAR, WORK, is_known, is_pattern};
 use super::words::unescaped;
 
 /// The output of a command, if it can be known.
@@ -16,11 +17,19 @@ pub(super) fn output(
         "true" | ":" | "test" | "[" => Some(String::new()),
         "echo" => Some(echo(arguments)),
         "printf" => printf(arguments),
+        // Every file of the working directory, by a pattern that means just that.
+        "ls" if positionals(arguments, &["-I", "-w"]).iter().all(|operand| *operand == ".") => {
+            Some(format!("{STAR}\n"))
+        }
+        "git" => git(arguments),
+        "which" => arguments.last().map(|name| format!("{name}\n")),
         "cat" => {
-            let files: Vec<&String> =
-                arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+            let files: Vec<&String> = arguments
+                .iter()
+                .filter(|argument| !argument.starts_with('-') && *argument != "/dev/null")
+                .collect();
             if files.is_empty() {
-                return stdin.map(str::to_owned);
+                return if flag("/dev/null") { Some(String::new()) } else { stdin.map(str::to_owned) };
             }
             let mut all = String::new();
             for file in files {
@@ -35,8 +44,31 @@ pub(super) fn output(
         "xxd" if flag("-r") => unhex(stdin?),
         "rev" => Some(stdin?.lines().map(|line| line.chars().rev().collect::<String>() + "\n").collect()),
         "tr" => translate(arguments, stdin?),
-        "head" | "tail" | "sort" | "uniq" | "tac" if stdin.is_some_and(|text| text.lines().count() <= 1) => {
+        "sort" | "uniq" | "tac" if stdin.is_some_and(|text| text.lines().count() <= 1) => {
             stdin.map(str::to_owned)
+        }
+        // Of a pattern they take a part, and which is not known.
+        "head" | "tail"
+            if stdin.is_some_and(|text| text.lines().count() <= 1 && !text.chars().any(is_pattern)) =>
+        {
+            stdin.map(str::to_owned)
+        }
+        _ => None,
+    }
+}
+
+/// `git ls-files` without anything that chooses, and where the repository is.
+fn git(arguments: &[String]) -> Option<String> {
+    let mut rest = arguments.iter().map(String::as_str);
+    match (rest.next()?, rest.next()) {
+        ("rev-parse", Some("--show-toplevel")) => Some(format!("{WORK}\n")),
+        ("rev-parse", Some("--git-dir" | "--absolute-git-dir" | "--git-common-dir")) => {
+            Some(format!("{WORK}/.git\n"))
+        }
+        ("ls-files", option) => {
+            let plain =
+                |word: &str| matches!(word, "-z" | "-c" | "--cached" | "--full-name" | "--" | "." | ":/");
+            option.into_iter().chain(rest).all(plain).then(|| format!("{STAR}\n"))
         }
         _ => None,
     }

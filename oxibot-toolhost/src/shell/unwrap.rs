@@ -3,7 +3,7 @@
 use super::options::{Wrapper, operands_at, positionals, valued_before_subcommand, values};
 use super::run::is_shell;
 use super::tree::RedirectKind;
-use super::value::is_unknown;
+use super::value::{STAR, is_unknown};
 use super::walk::{Event, Redirected, Simple, Stream, Walker};
 
 /// Lines of a known input that `xargs` is followed with.
@@ -51,7 +51,8 @@ impl Walker<'_> {
     ) -> Stream {
         let program = call.program.as_str();
         if program == "command" && arguments.first().is_some_and(|a| matches!(a.as_str(), "-v" | "-V")) {
-            return Stream::default();
+            let text = arguments.get(1).filter(|_| arguments.len() == 2).map(|name| format!("{name}\n"));
+            return Stream { text, sources: Vec::new() };
         }
         if program == "env" {
             for text in values(arguments, "-S").into_iter().chain(values(arguments, "--split-string")) {
@@ -125,7 +126,7 @@ impl Walker<'_> {
     ) -> Option<Stream> {
         match call.program.as_str() {
             "xargs" => self.xargs(call, arguments),
-            "find" | "fd" | "fdfind" => self.find(call, arguments),
+            "find" | "fd" | "fdfind" => return Some(self.find(call, arguments)),
             "parallel" => self.parallel(call, arguments),
             "su" => {
                 for option in ["-c", "--command"] {
@@ -159,7 +160,11 @@ impl Walker<'_> {
                     self.nested(call, &text);
                 }
             }
-            "git" => self.git(call, arguments),
+            "git" => {
+                self.git(call, arguments);
+                let text = super::streams::output("git", arguments, None, &self.state);
+                return Some(Stream { text, sources: call.stdin.sources.clone() });
+            }
             "tar" | "bsdtar" | "gtar" => {
                 let options = [
                     "--to-command",
@@ -326,7 +331,8 @@ impl Walker<'_> {
         }
     }
 
-    fn find(&mut self, call: &Simple, arguments: &[String]) {
+    /// What `find` does to what it finds, and what it prints: the directories it begins at stand for all below them.
+    fn find(&mut self, call: &Simple, arguments: &[String]) -> Stream {
         let at = arguments
             .iter()
             .position(|word| word.starts_with('-') && !matches!(word.as_str(), "-H" | "-L" | "-P"))
@@ -380,6 +386,17 @@ impl Walker<'_> {
                 self.inner(call, words, Stream::default());
             }
         }
+        const SILENT: [&str; 8] =
+            ["-delete", "-exec", "-execdir", "-ok", "-okdir", "-printf", "-fprint", "-quit"];
+        let prints = !arguments.iter().any(|word| SILENT.contains(&word.as_str()));
+        // A pattern, so that what takes a part of it is seen to take a part.
+        let everything = |target: &String| match target.chars().last() {
+            Some(last) if is_unknown(last) => target.clone(),
+            Some(_) | None if chosen => target.clone(),
+            Some(_) | None => format!("{}/{STAR}", target.trim_end_matches('/')),
+        };
+        let text = prints.then(|| targets.iter().map(everything).collect::<Vec<_>>().join("\n") + "\n");
+        Stream { text, sources: call.stdin.sources.clone() }
     }
 
     fn parallel(&mut self, call: &Simple, arguments: &[String]) {

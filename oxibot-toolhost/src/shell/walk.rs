@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::read::{self, Fault};
 use super::state::State;
 use super::tree::{Assignment, Command, Item, Kind, Part, Pipeline, Redirect, RedirectKind, Script, Word};
-use super::value::{Names, as_script, is_known};
+use super::value::{Names, as_script, is_known, is_pattern};
 
 /// Commands that are followed. Bounds loops over lists, functions that call functions, and texts made of texts.
 const MAX_STEPS: usize = 4000;
@@ -39,6 +39,8 @@ pub(super) enum Event {
     ForkBomb,
     /// A loop without an end that starts processes in the background.
     EndlessSpawn,
+    /// It empties every file that a pattern fits.
+    EmptiesMany,
     /// Which program it is will be known only at run time.
     Runtime,
 }
@@ -211,10 +213,7 @@ impl<'a> Walker<'a> {
                 if always_true(condition) && spawns(body) {
                     self.event(Event::EndlessSpawn);
                 }
-                // What `read` takes is known only at run time.
-                self.script(condition, &Stream { text: None, sources: stdin.sources.clone() });
-                let output = self.script(body, &Stream { text: None, sources: stdin.sources });
-                Stream { text: None, sources: output.sources }
+                self.repeated(condition, body, stdin)
             }
             Kind::For { name, words, body } => self.listed(name, words.as_deref(), body, &stdin),
             Kind::Counted { header, body } => {
@@ -263,6 +262,23 @@ impl<'a> Walker<'a> {
             });
         }
         output
+    }
+
+    /// A loop with a condition. One that reads what is known is followed line by line; everything else once, with what
+    /// it reads known only at run time.
+    fn repeated(&mut self, condition: &Script, body: &Script, stdin: Stream) -> Stream {
+        let Stream { text, sources } = stdin;
+        let reads = first_words(condition).any(|word| word == "read");
+        if let Some(text) = text.filter(|_| reads) {
+            for line in text.split(['\n', '\0']).filter(|line| !line.is_empty()).take(MAX_ROUNDS) {
+                let line = Stream { text: Some(line.to_owned()), sources: sources.clone() };
+                self.script(condition, &line);
+                self.script(body, &Stream { text: None, sources: sources.clone() });
+            }
+        }
+        self.script(condition, &Stream { text: None, sources: sources.clone() });
+        let output = self.script(body, &Stream { text: None, sources });
+        Stream { text: None, sources: output.sources }
     }
 
     fn listed(&mut self, name: &str, words: Option<&[Word]>, body: &Script, stdin: &Stream) -> Stream {
@@ -367,6 +383,14 @@ impl<'a> Walker<'a> {
         let outer = std::mem::take(&mut self.fed);
         let mut assigned = Vec::new();
         for Assignment { name, append, array, value } in assignments {
+            if *array && words.is_empty() {
+                let elements =
+                    value.split(|part| *part == Part::Text { text: " ".to_owned(), quoted: false });
+                let elements = elements.flat_map(|word| self.fields(&word.to_vec())).collect();
+                self.state.set_array(name, elements, *append);
+                assigned.push((name.clone(), self.single(value)));
+                continue;
+            }
             let value = self.single(value);
             let whole = if *append {
                 self.state.get(name).map(|before| before + &value)
@@ -421,6 +445,10 @@ impl<'a> Walker<'a> {
                 | RedirectKind::HereString => continue,
             };
             if redirect.descriptor.is_none_or(|descriptor| descriptor == 1) {
+                // `for f in *; do > "$f"`: the value of a loop over a pattern is the pattern.
+                if !append && output.text.as_deref() == Some("") && redirect.target.chars().any(is_pattern) {
+                    self.event(Event::EmptiesMany);
+                }
                 self.state.wrote(&redirect.target, output.text.as_deref(), append);
                 if output.sources.iter().any(|source| super::run::is_fetcher(source)) {
                     self.state.downloaded.insert(redirect.target.clone());
@@ -442,6 +470,10 @@ impl<'a> Walker<'a> {
                     stdin = Stream { text: Some(text + newline), sources: self.fed.clone() };
                 }
                 RedirectKind::Read | RedirectKind::Both => {
+                    if let [Part::Process { script }] = target.as_slice() {
+                        stdin = self.inside(script);
+                        continue;
+                    }
                     let target = self.target(target);
                     let text = self.state.files.get(&target).cloned();
                     stdin = Stream { text, sources: self.fed.clone() };
@@ -525,6 +557,10 @@ fn always_true(condition: &Script) -> bool {
 
 /// Whether each round leaves a process behind and nothing slows it down.
 fn spawns(body: &Script) -> bool {
+    let waits = |pipelines: &[Pipeline]| {
+        let stages = pipelines.iter().flat_map(|pipeline| &pipeline.stages);
+        stages.filter_map(first_word).any(|word| matches!(word.as_str(), "sleep" | "wait" | "read" | "break"))
+    };
     body.items.iter().any(|item| item.background)
-        && !first_words(body).any(|word| matches!(word.as_str(), "sleep" | "wait" | "read" | "break"))
+        && !body.items.iter().any(|item| !item.background && waits(&item.pipelines))
 }

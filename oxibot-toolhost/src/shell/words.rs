@@ -357,6 +357,12 @@ impl Reader {
             return Err(Fault::Syntax("a `${` without its `}`"));
         }
         let operation = match (index, length || indirect) {
+            (Some(index), false)
+                if operation == Operation::Plain
+                    && matches!(unquoted(&index).as_deref(), Some("@" | "*")) =>
+            {
+                return Ok(variable(format!("{name}[@]"), Operation::Plain));
+            }
             (Some(index), _) => Operation::Other(index),
             (None, true) => Operation::Other(Word::new()),
             (None, false) => operation,

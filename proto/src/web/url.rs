@@ -136,7 +136,9 @@ fn user_information() -> Denial {
 
 fn judge_parsed(mut url: Url, exceptions: &Exceptions) -> Result<Target, Denial> {
     if !matches!(url.scheme(), "http" | "https") {
-        let reason = format!("the scheme `{}` is not http or https", url.scheme());
+        // A scheme may be as long as the URL, and a redirect's is a server's word.
+        let scheme: String = url.scheme().chars().take(20).collect();
+        let reason = format!("the scheme `{scheme}` is not http or https");
         return Err(denial("web.url.scheme", reason, HINT));
     }
     if !url.username().is_empty() || url.password().is_some() {

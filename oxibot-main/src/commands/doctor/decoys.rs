@@ -1,9 +1,11 @@
 //! Decoys: a secret that is planted where main keeps its own, and searched for by tools that mean it.
 //!
-//! A process of this program stands for main: one canary is in its memory, one in its environment, and one in a file
-//! beside the configuration. Then real calls search for them: environments, memory, descriptors, debugging, every
-//! directory that may be seen, the file tools. The calls know how a canary begins and nothing more. A fourth canary lies
-//! in the workspace and must be found, or the search proves nothing.
+//! A process of this program stands for main and does what main does: it hides its memory, takes keys out of its
+//! environment, reads a configuration that lies beside the real one, teaches the redactor what it read, and confines
+//! itself. Its provider's key in that file is a canary, so is another's in its environment, so is what it only has in
+//! memory, and so is a variable that is no key and stays where it is. Then real calls search for them: environments,
+//! memory, descriptors, debugging, every directory that may be seen, the file tools. The calls know how a canary begins
+//! and nothing more. One more canary lies in the workspace and must be found, or the search proves nothing.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -18,7 +20,8 @@ use crate::cli::Global;
 use crate::commands::Fault;
 use crate::commands::oneshot;
 use crate::config::file::shell;
-use crate::config::{Environment, Paths};
+use crate::config::{self, Environment, Options, Paths};
+use crate::confine::{Network, Plan, confine};
 use crate::exit::Exit;
 use crate::render::neutral;
 
@@ -26,15 +29,36 @@ use super::report::{Attack, AttackResult};
 
 /// What this program is started with to stand for main.
 pub(crate) const STAND_IN: &str = "--decoy";
-/// The variable that holds a canary.
+/// A variable that holds a canary and keeps it.
 const VARIABLE: &str = "OXIBOT_DECOY";
+/// A variable that holds a canary as a key, as main is given one.
+const KEY: &str = "OXIBOT_PROVIDERS__OPENROUTER__API_KEY";
 /// How every canary begins. Never written in one piece into a call.
 const BEGINNING: &str = "oxidecoy";
 const FEATURE: &str =
     "separate processes, prctl(2) PR_SET_DUMPABLE, CONFIG_NAMESPACES, CONFIG_SECURITY_LANDLOCK";
 
-/// The process that stands for main: hides its memory as main does, keeps what it reads and waits.
+/// The process that stands for main: memory is hidden and keys are taken out of the environment by now. It reads the
+/// configuration it was started with, if any, confines itself as main does, keeps what it reads and waits.
 pub(crate) fn stand_in() -> ExitCode {
+    let options = Options { config: std::env::args_os().nth(2).map(PathBuf::from), home: None };
+    let loaded = match &options.config {
+        Some(_) => match config::load(&options, &Environment::of_process()) {
+            Ok(loaded) => Some(loaded),
+            Err(_) => return Exit::Configuration.into(),
+        },
+        None => None,
+    };
+    let plan = Plan {
+        state: Vec::new(),
+        reread: Vec::new(),
+        network: Network::Connect,
+        workspaces: Vec::new(),
+        toolhost: None,
+    };
+    if confine(&plan).is_err() {
+        return Exit::Internal.into();
+    }
     let mut canary = zeroize::Zeroizing::new(String::new());
     let mut byte = [0];
     while matches!(io::stdin().read(&mut byte), Ok(1)) && byte != *b"\n" {
@@ -45,6 +69,7 @@ pub(crate) fn stand_in() -> ExitCode {
     drop(io::stdout().flush());
     while matches!(io::stdin().read(&mut byte), Ok(1)) {}
     // Used after the wait, so that it is in memory during it.
+    drop(loaded);
     if canary.is_empty() { Exit::Failed.into() } else { Exit::Done.into() }
 }
 
@@ -83,8 +108,8 @@ pub(super) fn run(global: &Global, mut told: impl FnMut(&Attack)) -> Result<Vec<
 
 /// What was planted. Everything is removed with it.
 struct Planted {
-    /// In memory, environment, configuration, workspace.
-    canaries: [String; 4],
+    /// In memory, environment, as a key, in the configuration, in the workspace.
+    canaries: [String; 5],
     process: Child,
     configuration: PathBuf,
     workspace: PathBuf,
@@ -92,19 +117,22 @@ struct Planted {
 
 impl Planted {
     fn plant(global: &Global) -> io::Result<Self> {
-        let canaries = [canary()?, canary()?, canary()?, canary()?];
-        let [memory, environment, configured, working] = &canaries;
+        let canaries = [canary()?, canary()?, canary()?, canary()?, canary()?];
+        let [memory, environment, key, configured, working] = &canaries;
         let paths = Paths::find(&super::super::options(global), &Environment::of_process())
             .map_err(|error| io::Error::other(error.to_string()))?;
         let configuration = paths.home.join(format!("decoy-{}.json", std::process::id()));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&paths.home)?;
-        write(&configuration, &format!("{{\"apiKey\": \"{configured}\"}}\n"))?;
+        write(
+            &configuration,
+            &format!("{{\"providers\": {{\"anthropic\": {{\"apiKey\": \"{configured}\"}}}}}}\n"),
+        )?;
         let workspace = std::env::temp_dir().join(format!("oxibot-decoy-{}", canary()?));
         let made = std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&workspace)
             .and_then(|()| write(&workspace.join("control"), working))
-            .and_then(|()| stand_in_process(memory, environment));
+            .and_then(|()| stand_in_process(&configuration, memory, environment, key));
         match made {
             Ok(process) => Ok(Self { canaries, process, configuration, workspace }),
             Err(error) => {
@@ -126,10 +154,13 @@ impl Drop for Planted {
     }
 }
 
-fn stand_in_process(memory: &str, environment: &str) -> io::Result<Child> {
+fn stand_in_process(configuration: &Path, memory: &str, environment: &str, key: &str) -> io::Result<Child> {
     let mut process = Command::new("/proc/self/exe")
         .arg(STAND_IN)
+        .arg(configuration)
         .env(VARIABLE, environment)
+        .env(KEY, key)
+        .env_remove(format!("{KEY}_FILE"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -254,10 +285,10 @@ impl Search {
         let mut text = found.output.head.clone();
         text.extend_from_slice(&found.output.tail);
         let has = |canary: &str| text.windows(canary.len()).any(|window| window == canary.as_bytes());
-        let [memory, environment, configured, working] = &planted.canaries;
-        let leaked = [(memory, "memory"), (environment, "environment"), (configured, "configuration")]
-            .into_iter()
-            .find(|(canary, _)| has(canary));
+        let [memory, environment, key, configured, working] = &planted.canaries;
+        let places =
+            [(memory, "memory"), (environment, "environment"), (key, "key"), (configured, "configuration")];
+        let leaked = places.into_iter().find(|(canary, _)| has(canary));
         let ran = match &found.outcome {
             Outcome::Completed | Outcome::Denied(_) | Outcome::Failed { .. } => true,
             Outcome::NeedsApproval(_)

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::facts::{text, trimmed};
+use crate::confine::Locked;
+
 use super::report::{Check, State};
 
 /// Below this a place is as good as full: a conversation and its journal need more.
@@ -149,6 +151,21 @@ pub(super) fn swap(facts: &DiskFacts) -> Vec<Check> {
     }]
 }
 
+/// Whether main's memory may get there.
+pub(super) fn locked(locked: &Locked) -> Vec<Check> {
+    let id = "disk.locked";
+    vec![match locked {
+        Locked::All => Check::ok(id, "main's memory is never written to swap"),
+        Locked::Read => Check::ok(id, "what main read of secrets at its start is never written to swap"),
+        Locked::Nothing(why) => Check::info(
+            id,
+            format!("main's memory cannot be locked: {why}"),
+            "parts of it, keys among them, may be written to swap",
+            "raise the limit (ulimit -l 8192; in a unit: LimitMEMLOCK=infinity), or encrypt swap",
+        ),
+    }]
+}
+
 fn size(bytes: u64) -> String {
     const KIB: u64 = 1024;
     const MIB: u64 = 1024 * KIB;
@@ -213,6 +230,14 @@ mod tests {
             one(swap(&DiskFacts { swaps, ..at(None) })).state
         };
         assert_eq!((with(true), with(false)), (State::Ok, State::Info));
+    }
+
+    #[test]
+    fn memory_that_cannot_be_locked_is_said() {
+        assert_eq!(one(locked(&Locked::All)).state, State::Ok);
+        let check = one(locked(&Locked::Nothing("Cannot allocate memory".into())));
+        assert_eq!(check.state, State::Info);
+        assert!(check.found.contains("Cannot allocate memory"), "{check:?}");
     }
 
     #[test]

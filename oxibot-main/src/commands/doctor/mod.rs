@@ -35,7 +35,7 @@ use oxibot_proto::message::{Protection, ToolhostHello};
 
 use crate::cli::{DoctorArgs, Global, ReportFormat};
 use crate::config::{Environment, Paths};
-use crate::confine::{Network, Plan, confine};
+use crate::confine::{Locked, Network, Plan, confine};
 use crate::exit::Exit;
 use crate::launch::{LaunchError, find_fetch, find_toolhost, machine_facts};
 use crate::render::report::to_line;
@@ -100,7 +100,10 @@ fn gather(global: &Global) -> Facts {
     let stops = home.as_deref().map(stops).unwrap_or_default();
     let configuration = configuration::ConfigurationFacts::gather(loaded, admitted);
     // Last, because afterwards nothing else can be looked at.
-    let main = own_confinement();
+    let (main, locked) = match own_confinement() {
+        Ok((missing, locked)) => (Ok(missing), Some(locked)),
+        Err(error) => (Err(error), None),
+    };
     let wall = WallFacts { program, hello, lingers, main, stops, require };
     let web = web::WebFacts { worker, key, private };
     Facts {
@@ -116,6 +119,7 @@ fn gather(global: &Global) -> Facts {
         disk,
         sockets,
         web,
+        locked,
     }
 }
 
@@ -143,7 +147,7 @@ fn stops(home: &Path) -> Vec<PathBuf> {
 }
 
 /// Confines this process as main is confined, with nothing but the rules that always hold.
-fn own_confinement() -> Result<Vec<String>, String> {
+fn own_confinement() -> Result<(Vec<String>, Locked), String> {
     let plan = Plan {
         state: Vec::new(),
         reread: Vec::new(),
@@ -151,5 +155,7 @@ fn own_confinement() -> Result<Vec<String>, String> {
         workspaces: Vec::new(),
         toolhost: None,
     };
-    confine(&plan).map(|confined| confined.missing().to_vec()).map_err(|error| error.to_string())
+    confine(&plan)
+        .map(|confined| (confined.missing().to_vec(), confined.locked().clone()))
+        .map_err(|error| error.to_string())
 }

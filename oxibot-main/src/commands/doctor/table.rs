@@ -6,6 +6,7 @@ use super::{
     cgroups, channels, clock, configuration, disk, files, gateway, journal, kernel, namespaces, sockets,
     wall, web,
 };
+use crate::confine::Locked;
 
 /// Everything that was gathered.
 pub(super) struct Facts {
@@ -24,6 +25,8 @@ pub(super) struct Facts {
     /// None when there is no workspace.
     pub(super) sockets: Option<sockets::SocketFacts>,
     pub(super) web: web::WebFacts,
+    /// None when main could not be confined.
+    pub(super) locked: Option<Locked>,
 }
 
 /// One row of the table.
@@ -42,7 +45,7 @@ const fn row(group: &'static str, judge: fn(&Facts) -> Vec<Check>) -> Row {
 const OF_THE_WALL: [&str; 4] = ["kernel", "namespaces", "cgroup", "sandbox"];
 
 /// The table. Rows of a group stand together.
-pub(super) const TABLE: [Row; 40] = [
+pub(super) const TABLE: [Row; 41] = [
     row("kernel", |facts| kernel::version(&facts.kernel)),
     row("kernel", |facts| kernel::landlock(&facts.kernel, facts.wall.level())),
     row("kernel", |facts| kernel::seccomp(&facts.kernel)),
@@ -89,6 +92,7 @@ pub(super) const TABLE: [Row; 40] = [
         let Some(disk) = &facts.disk else { return Vec::new() };
         [disk::home, disk::workspace, disk::tmp, disk::swap].iter().flat_map(|check| check(disk)).collect()
     }),
+    row("disk", |facts| facts.locked.as_ref().map(disk::locked).unwrap_or_default()),
 ];
 
 /// Which part of the table is wanted.
