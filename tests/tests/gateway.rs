@@ -742,6 +742,58 @@ fn answer_that_was_lost_on_the_way_is_sent_again_at_most_once() {
     assert_eq!(telegram.texts(OWNER), ["echo hello", "echo hello"]);
 }
 
+#[test]
+fn letter_that_is_given_up_is_shown_by_status() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.fail("sendMessage", Fault::Refused(403, "Forbidden: bot was blocked by the user".into()));
+    telegram.says(OWNER, "hello");
+    eventually(&gateway, "given up", || gateway.log().contains("a letter is given up"));
+    let output = fixture.oxibot().arg("status").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("0 messages without an answer, 0 deliveries waiting, 1 given up"), "{said}");
+    assert!(said.contains("telegram:42: ") && said.to_lowercase().contains("blocked"), "{said}");
+    let output = fixture.oxibot().args(["status", "--json"]).output().unwrap();
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&said["post"]["dead"], &said["post"]["dead_letters"][0]["conversation"]),
+        (&json!(1), &json!("telegram:42"))
+    );
+}
+
+#[test]
+fn hang_up_reads_the_configuration_again_or_says_why_not() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let mut gateway = Gateway::start(&fixture);
+    telegram.says(43, "not yet");
+    telegram.says(OWNER, "hello");
+    eventually(&gateway, "an answer", || telegram.texts(OWNER) == ["echo hello"]);
+    let path = fixture.home().join("config.json");
+    let good = std::fs::read_to_string(&path).unwrap();
+    let hang_up = |gateway: &Gateway| {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(gateway.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    };
+    for (wrong, words) in [
+        (good.replace("allowedUsers", "alowedUsers"), "alowedUsers"),
+        (good.replace(r#""token""#, r#""enabled":false,"token""#), "no channel is configured"),
+    ] {
+        std::fs::write(&path, wrong).unwrap();
+        hang_up(&gateway);
+        eventually(&gateway, "says why not", || gateway.log().contains(words));
+    }
+    telegram.says(OWNER, "still there?");
+    eventually(&gateway, "goes on", || telegram.texts(OWNER).len() == 2);
+    std::fs::write(&path, good.replace(r#"["42"]"#, r#"["42","43"]"#)).unwrap();
+    hang_up(&gateway);
+    eventually(&gateway, "read again", || gateway.log().contains("the configuration is read again"));
+    telegram.says(43, "now");
+    eventually(&gateway, "admitted now", || telegram.texts(43) == ["echo now"]);
+    assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
+}
+
 /// Power cuts at random moments: each message is answered, and at most one answer is repeated for each cut, because
 /// Telegram has no key by which it would know a repetition.
 #[test]

@@ -15,14 +15,14 @@ use crate::config::{ChannelState, Config, GroupPolicy, Loaded, WorkspaceScope};
 use crate::confine::Network;
 use crate::exit::Exit;
 use crate::gateway::{self, Door, Exits, Listener, Rooms, Setup};
-use crate::launch::Purpose;
+use crate::launch::{OnHangUp, Purpose};
 use crate::render::terminal;
 use crate::repl;
 use crate::store::lock_gateway;
 
 use super::agent::{self, Prepared};
-use super::conversation::{Ended, launcher, under_launcher};
-use super::fault::Fault;
+use super::conversation::{Check, Ended, launcher, under_launcher};
+use super::fault::{self, Fault};
 use super::oneshot::{Needs, State};
 
 /// Channels this program can speak to.
@@ -40,7 +40,7 @@ struct Ready {
 /// Runs it, whichever process this is.
 pub(super) fn run(global: &Global) -> Exit {
     if !global.launched {
-        return launcher(global, false);
+        return launcher(global, false, OnHangUp::Reload);
     }
     let needs = Needs {
         workspaces: Vec::new(),
@@ -51,7 +51,13 @@ pub(super) fn run(global: &Global) -> Exit {
         purpose: Purpose::LongLived,
     };
     let exits = Exits::default();
-    under_launcher(global, &needs, prepare, Ended::Told(exits.clone()), async |ready, broker| {
+    let again = global.clone();
+    let check: Check = Box::new(move || {
+        let loaded = fault::load_quietly(&again)?;
+        loaded.config.require_model()?;
+        setups(&loaded.config).map(drop)
+    });
+    under_launcher(global, &needs, prepare, Ended::Told(exits.clone(), check), async |ready, broker| {
         let Ready { prepared, setups, admins, rooms, listener, state } = ready;
         let _only_one = match lock_gateway(&state) {
             Ok(lock) => lock,
