@@ -25,7 +25,7 @@ pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;
 pub use fetcher::{SearchDoor, search_service};
 pub use held::hold_secrets;
-pub use launcher::{join_launcher, launch};
+pub use launcher::{OnHangUp, join_launcher, launch, reloads_on_hang_up};
 pub use service::{Host, connect};
 pub use toolhost::{LaunchOptions, Purpose, Started, Toolhost, start_toolhost};
 

@@ -26,6 +26,7 @@ use super::door::{Door, Knock};
 use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
 use super::log;
+use super::people::People;
 use super::place::{Place, Role};
 use super::reader::Reader;
 use super::senders::Senders;
@@ -64,6 +65,8 @@ pub(crate) struct Fixed {
     pub(crate) battery: Option<Battery>,
     /// File mode creation mask of a call.
     pub(crate) umask: u32,
+    /// Workspaces of people, where they may have their own.
+    pub(crate) people: Option<People>,
     /// Started to judge calls: it runs none.
     pub(crate) only_judges: bool,
     /// Begins every call id: start time and process id, in hex.

@@ -83,6 +83,8 @@ pub(crate) struct Place {
     cool_until: Option<Instant>,
     /// An init was made since the last beat.
     made: bool,
+    /// Whether its directory is made, where it is not there.
+    make: bool,
 }
 
 impl Place {
@@ -103,6 +105,7 @@ impl Place {
             last_used: now,
             cool_until: None,
             made: true,
+            make: false,
         }
     }
 
@@ -126,6 +129,11 @@ impl Place {
             self.ask(Asked::Init)?;
         }
         Ok(beats)
+    }
+
+    /// Its directory is made when its zygote is started.
+    pub(crate) fn made_when_needed(self) -> Self {
+        Self { make: true, ..self }
     }
 
     /// Level that holds for calls here.
@@ -183,7 +191,11 @@ impl Place {
                     cause: "too many hold processes that cannot be ended".to_owned(),
                 });
             }
-            let zygote = nursery.zygote(&self.profile)?;
+            let zygote = if self.make {
+                nursery.zygote_and_workspace(&self.profile)?
+            } else {
+                nursery.zygote(&self.profile)?
+            };
             let level = zygote.obtained().level;
             if level < require {
                 zygote.kill();

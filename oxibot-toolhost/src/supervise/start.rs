@@ -25,6 +25,7 @@ use super::broker::{Broker, Fatal, Fixed, Parts, Served};
 use super::confine::{self, Kept, Unconfined};
 use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
+use super::people::People;
 use super::place::Place;
 use super::prove::Proof;
 use super::reader::Reader;
@@ -218,6 +219,11 @@ fn begin(arguments: Serve, ways: Ways) -> Result<Broker, StartError> {
             Ok(Place::new(workspace, profile, require, now))
         })
         .collect::<Result<_, Refused>>()?;
+    // Only what stays speaks for more than the person who started it.
+    let people = match arguments.purpose {
+        Purpose::LongLived => People::granted(&settings, &around, wanted)?,
+        Purpose::OneShot | Purpose::Judge | Purpose::Attack => None,
+    };
     let only_judges = arguments.purpose == Purpose::Judge;
     let mut wall = if only_judges {
         // Nothing will run, so nothing has to hold; and a machine without a wall is told what would be refused.
@@ -246,6 +252,7 @@ fn begin(arguments: Serve, ways: Ways) -> Result<Broker, StartError> {
     let umask = if in_service { SERVICE_UMASK } else { UMASK };
     let fixed = Fixed {
         umask,
+        people,
         machine: Machine::look(),
         redactor,
         null: process::null().map_err(prepare("open /dev/null"))?,
