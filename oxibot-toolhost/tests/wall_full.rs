@@ -50,9 +50,15 @@ fn view_holds_the_system_and_nothing_of_the_host() {
     let _ = fs::write(&sibling, "secret");
     let ran = wall.bash(&format!(
         "ls /usr/bin >/dev/null && cat /etc/passwd >/dev/null && echo system
+         on_the_way() {{ case $PWD/ in $1/*) true;; *) false;; esac; }}
          for path in /home /root /var /sys /boot /srv /mnt /media /etc/shadow /etc/ssh {} /proc/1; do
-             [ -e \"$path\" ] && echo \"visible: $path\"
-         done; ls /run; ls -A /tmp | grep -v \"^$(echo $PWD | cut -d/ -f3)$\"; true",
+             [ -e \"$path\" ] && ! on_the_way \"$path\" && echo \"visible: $path\"
+         done
+         ls /run; ls -A /tmp | while read -r name; do on_the_way \"/tmp/$name\" || echo \"visible: $name\"; done
+         # Of the directories on the way there is nothing but the way.
+         way=$PWD; while way=${{way%/*}}; [ -n \"$way\" ]; do
+             ls -A \"$way\" | while read -r name; do on_the_way \"$way/$name\" || echo \"visible: $way/$name\"; done
+         done; true",
         sibling.display()
     ));
     let _ = fs::remove_file(&sibling);

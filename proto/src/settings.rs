@@ -306,6 +306,9 @@ pub struct PolicyClause {
     /// Programs whose output it reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Programs whose output it must not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_from: Option<String>,
     /// Programs that run it, such as `sudo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,

@@ -265,6 +265,48 @@ fn out_of_band_only_the_sockets_word_counts() {
 }
 
 #[test]
+fn without_a_wall_the_socket_takes_no_yes_because_a_tool_could_say_it() {
+    let fixture = Fixture::new();
+    let (mut peer, _) =
+        Peer::greeted(&fixture.home(), &fixture.workspace(), &["--no-sandbox", "--no-sandbox"]);
+    let pending = ask(&mut peer, "mark");
+    // As a tool would, with every right of its user.
+    let said = fixture.oxibot().args(["approvals", "approve", &pending.id]).output().unwrap();
+    assert_eq!(said.status.code(), Some(1), "{}", describe(&said));
+    assert_denied(&call(&mut peer, calling("mark", Some(&pending.id))), "approval.unanswered");
+    assert!(!ran(&fixture, "mark"));
+    // The control: who asked still may.
+    assert_eq!(answer(&mut peer, &pending.id, true), ApprovalOutcome::Granted);
+    assert_eq!(call(&mut peer, calling("mark", Some(&pending.id))).outcome, Outcome::Completed);
+    assert!(ran(&fixture, "mark"));
+}
+
+#[test]
+fn no_tool_reaches_the_socket_that_takes_a_yes() {
+    let fixture = Fixture::new();
+    for more in [&[][..], &["--without-namespaces"][..]] {
+        let (mut peer, _) = Peer::greeted(&fixture.home(), &fixture.workspace(), more);
+        let run = fixture.home().join("run");
+        let socket = std::fs::read_dir(&run)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "sock"))
+            .unwrap();
+        // The control: from outside it can be connected to.
+        std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        let script = format!(
+            "import socket\ntry:\n s=socket.socket(socket.AF_UNIX); s.connect('{}'); print('reached')\n\
+             except OSError as error:\n print('refused', error.errno)",
+            socket.display()
+        );
+        let result = peer.bash(&format!("python3 -c \"{script}\""));
+        let said = String::from_utf8_lossy(&result.output.head).into_owned();
+        assert!(said.contains("refused"), "{more:?}: {said} {result:?}");
+    }
+}
+
+#[test]
 fn command_line_asks_with_approve_without_and_dry() {
     let fixture = Fixture::new();
     let (result, status) = fixture.tool("bash", &asked("mark"));

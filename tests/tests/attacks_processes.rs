@@ -127,7 +127,7 @@ if os.fork() == 0:
         Survivor,
     ),
     // Laying hands on others.
-    attack("kill-victim", "no process outside can be signalled", Bash("kill -9 @PID@; kill -TERM @PID@; kill -STOP @PID@; pkill -9 -f '^victim'; killall -9 -r victim"), Harm),
+    attack("kill-victim", "no process outside can be signalled", Bash("kill -9 @PID@; kill -TERM @PID@; kill -STOP @PID@; pkill -9 -f '^victim'; killall -9 -r victim"), Harm).gap(Gap::Signals),
     attack(
         "kill-by-handle",
         "a process handle signals nobody outside",
@@ -139,7 +139,8 @@ if os.fork() == 0:
         "thread-directed and queued signals reach nobody outside",
         Python("print(call(234, @PID@, @PID@, 9), call(200, @PID@, 9))\ninfo = struct.pack('iii', 9, 0, -1) + bytes(116)\nprint(call(129, @PID@, 9, info), call(297, @PID@, @PID@, 9, info))"),
         Harm,
-    ),
+    )
+    .gap(Gap::Signals),
     attack(
         "kill-everybody",
         "kill -1 reaches nobody outside",
@@ -165,7 +166,8 @@ time.sleep(0.1)
 ",
         ),
         Harm,
-    ),
+    )
+    .gap(Gap::Signals),
     attack(
         "kill-by-lease",
         "a lease or directory notice owned by another signals nobody",
@@ -179,9 +181,10 @@ open('noticed', 'w').close(); os.unlink('noticed'); time.sleep(0.1)
 ",
         ),
         Harm,
-    ),
+    )
+    .gap(Gap::Signals),
     attack("stop-parent", "the processes above the call cannot be stopped or ended", Python("print(os.getppid())\nfor pid in {1, os.getppid()}:\n    status = open(f'/proc/{pid}/status').read() if os.path.exists(f'/proc/{pid}/status') else ''\n    if pid > 1 and pid != @TEST@:\n        if tried(os.kill, pid, 0) is None and 'oxibot' in status + (tried(lambda: open(f'/proc/{pid}/cmdline').read()) or ''): through(pid)\nif tried(os.kill, @TEST@, 0) is None and os.path.exists('/proc/@TEST@'): through('test')"), Word).gap(Gap::ProcessList).no_control("ending the test itself proves little; kill-victim is the same call"),
-    attack("signal-probe", "which process numbers are in use outside cannot be learned by signalling", Perl("for my $p (@PID@, @TEST@) { print \"GOT-THROUGH $p\\n\" if kill(0, $p); }"), Word),
+    attack("signal-probe", "which process numbers are in use outside cannot be learned by signalling", Perl("for my $p (@PID@, @TEST@) { print \"GOT-THROUGH $p\\n\" if kill(0, $p); }"), Word).gap(Gap::Signals),
     attack("slow-down-victim", "no process outside can be slowed down", Python("tried(os.setpriority, os.PRIO_PROCESS, @PID@, 19)\ntried(os.setpriority, os.PRIO_USER, os.getuid(), 19)"), Harm).no_control("PRIO_USER would slow the whole machine; schedule-victim has the control"),
     attack("schedule-victim", "no process outside can be given another priority, scheduler or processor", Python("tried(os.setpriority, os.PRIO_PROCESS, @PID@, 19)\ntried(os.sched_setscheduler, @PID@, os.SCHED_IDLE, os.sched_param(0))\ntried(os.sched_setaffinity, @PID@, {0})\nprint(call(251, 1, @PID@, 3 << 13))\nprint(call(314, @PID@, struct.pack('IIQiIQQQ', 48, 5, 0, 0, 0, 0, 0, 0), 0))"), Harm),
     attack("limit-victim", "no process outside can be limited", Python("import resource\ntried(resource.prlimit, @PID@, resource.RLIMIT_FSIZE, (1, 1))\ntried(resource.prlimit, @PID@, resource.RLIMIT_CPU, (1, 1))"), Harm),

@@ -207,6 +207,21 @@ impl Drop for Small {
 }
 
 #[test]
+fn log_that_was_put_away_is_missed_by_nobody() {
+    let fixture = Fixture::new();
+    call(&fixture, "list_dir", &json!({"path": "."}));
+    let (audit, away) = (fixture.home().join("audit"), fixture.root().join("away"));
+    // As the document says: everything but the key.
+    std::fs::rename(&audit, &away).unwrap();
+    std::fs::create_dir(&audit).unwrap();
+    std::fs::set_permissions(&audit, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::rename(away.join("key"), audit.join("key")).unwrap();
+    call(&fixture, "list_dir", &json!({"path": "."}));
+    assert_whole(&fixture);
+    assert_eq!(chains(&fixture.home()).len(), 1);
+}
+
+#[test]
 fn full_disk_refuses_calls_and_recovers() {
     let fixture = Fixture::new();
     let Some(_small) = Small::mount(fixture.home()) else {

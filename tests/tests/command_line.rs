@@ -84,6 +84,58 @@ fn an_emergency_stop_is_one_remark_and_not_one_for_each_file_of_the_prompt() {
     assert!(said.matches("not in the prompt").count() <= 1, "{}", describe(&output));
 }
 
+/// Each command that prints, and what makes it.
+const PRINTING: [&[&str]; 20] = [
+    &["--version"],
+    &["--help"],
+    &["tool", "list"],
+    &["tool", "list", "--json"],
+    &["tool", "call", "list_dir", r#"{"path":"."}"#],
+    &["tool", "call", "list_dir", r#"{"path":"."}"#, "--json"],
+    &["tool", "call", "bash", r#"{"command":"true"}"#, "--dry-run"],
+    &["sandbox", "status"],
+    &["sandbox", "status", "--json"],
+    &["doctor"],
+    &["doctor", "--format", "prometheus"],
+    &["config", "show"],
+    &["config", "schema"],
+    &["config", "path"],
+    &["completions", "bash"],
+    &["status"],
+    &["sessions", "list"],
+    &["approvals", "list"],
+    &["audit", "verify"],
+    &["audit", "export"],
+];
+
+/// Standard output that is closed cannot be told here: the language's runtime opens `/dev/null` in its place before any
+/// code of ours runs.
+#[test]
+fn what_cannot_be_printed_is_a_failure_that_is_said() {
+    let fixture = Fixture::new();
+    for arguments in PRINTING {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = fixture.oxibot().args(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", describe(&output));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = "cannot write to standard output: No space left on device";
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_failure_and_nothing_is_said() {
+    let fixture = Fixture::new();
+    for arguments in PRINTING {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = fixture.oxibot().args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", describe(&output));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("write") && !said.contains("panic"), "{arguments:?}: {said}");
+    }
+}
+
 /// `trap '' CHLD` in a shell and some service managers leave that behind; the kernel then throws away how a child ended.
 #[test]
 fn parent_that_ignores_its_ended_children_changes_no_exit_status() {

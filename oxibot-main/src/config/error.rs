@@ -33,6 +33,8 @@ pub enum Origin {
     },
     /// A file of systemd's credentials directory.
     Credential(PathBuf),
+    /// The desktop's keyring.
+    Keyring,
     /// An option of the command line.
     Flag(String),
 }
@@ -54,6 +56,7 @@ impl fmt::Display for Origin {
             Self::Variable(name) => f.write_str(name),
             Self::SecretFile { variable, path } => write!(f, "{variable}={}", path.display()),
             Self::Credential(path) => write!(f, "{}", path.display()),
+            Self::Keyring => f.write_str("the keyring"),
             Self::Flag(flag) => f.write_str(flag),
         }
     }

@@ -10,6 +10,8 @@ mod check;
 mod environment;
 mod error;
 pub(crate) mod file;
+#[cfg(feature = "keyring")]
+mod keyring;
 mod load;
 mod paths;
 mod position;

@@ -48,6 +48,12 @@ pub(crate) fn collect(
             named.entry(key).or_default().push((path, Origin::Credential(file)));
         }
     }
+    #[cfg(feature = "keyring")]
+    for (key, value) in in_keyring(environment, &mut secrets) {
+        let path = key.split('.').map(str::to_owned).collect();
+        named.entry(key.clone()).or_default().push((path, Origin::Keyring));
+        values.insert((key, Origin::Keyring), Value::String(value));
+    }
     for (key, mut sources) in named {
         // The plain variable is a layer above the file; everything else beside the file is a second naming.
         let beside_file =
@@ -65,7 +71,7 @@ pub(crate) fn collect(
             continue;
         }
         let value = match &origin {
-            Origin::Variable(_) => values.remove(&(key.clone(), origin.clone())),
+            Origin::Variable(_) | Origin::Keyring => values.remove(&(key.clone(), origin.clone())),
             Origin::SecretFile { path: file, .. } | Origin::Credential(file) => {
                 read(&key, &origin, file, directory.as_deref(), &mut secrets).map(Value::String)
             }
@@ -76,6 +82,43 @@ pub(crate) fn collect(
         }
     }
     secrets
+}
+
+/// The secrets of the keyring that are ours. What is wrong with it is a problem: somebody built this in to have it used.
+#[cfg(feature = "keyring")]
+fn in_keyring(environment: &Environment, secrets: &mut Secrets) -> Vec<(String, String)> {
+    let problem = |key: &str, what: String, hint: &str| Problem {
+        origin: Origin::Keyring,
+        key: key.to_owned(),
+        what,
+        hint: hint.to_owned(),
+    };
+    let entries = match super::keyring::entries(environment) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let hint = "unlock it, or unset DBUS_SESSION_BUS_ADDRESS to do without";
+            secrets.problems.push(problem("", error.to_string(), hint));
+            return Vec::new();
+        }
+    };
+    let mut known = Vec::new();
+    root().for_each_leaf(&mut |path, shape| {
+        if *shape == Shape::Secret {
+            known.push(path.to_owned());
+        }
+    });
+    entries
+        .into_iter()
+        .filter(|(key, _)| {
+            let ours = known.contains(key);
+            if !ours {
+                let hint = "store it under its key, for example: secret-tool store --label OxiBot service oxibot key \
+                            providers.openrouter.apiKey";
+                secrets.problems.push(problem(&super::reader::quoted(key), "no such secret".into(), hint));
+            }
+            ours
+        })
+        .collect()
 }
 
 /// The files of the credentials directory that are ours: named as the key, `providers.openrouter.apiKey`.

@@ -196,10 +196,10 @@ fn named(
     for anchor in anchors {
         // Anchors of another home, or of a log that was put away, are not ours to judge.
         if seen.contains_key(&anchor.chain) {
-            *compared += 1;
             if let Some(finding) = differs(&anchor.chain, anchor.seq, &anchor.mac, "the journal") {
                 return Some(finding);
             }
+            *compared += 1;
         }
     }
     let list = heads::read(directory, key).unwrap_or_default();

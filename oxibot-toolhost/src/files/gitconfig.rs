@@ -39,10 +39,41 @@ impl Entry {
             None => format!("{}.{}", self.section, self.key),
         }
     }
+
+    /// A clone of another repository of this machine, as anybody makes it, in a repository that is new itself.
+    pub(super) fn names_a_path(&self) -> bool {
+        self.section == "remote"
+            && self.key == "url"
+            && reached(&meant(self.value.as_deref().unwrap_or_default())) == Reached::Path
+    }
+
+    /// What it would come to on the host, for a note.
+    pub(super) fn consequence(&self) -> &'static str {
+        match (self.section.as_str(), self.key.as_str()) {
+            ("url", _) => "git would use other addresses on the host",
+            ("remote", "url" | "pushurl" | "pushdefault") | ("branch", "remote" | "pushremote") => {
+                "git would run what is at that address on the host"
+            }
+            (
+                "http" | "imap",
+                "proxy" | "sslverify" | "sslcainfo" | "sslcapath" | "proxysslcainfo" | "curloptresolve",
+            )
+            | ("remote", "proxy") => "git on the host would trust somebody else with what it sends",
+            ("http", "cookiefile" | "savecookies")
+            | ("gc", "repackfilterto")
+            | ("format", "outputdirectory")
+            | ("gitcvs", "logfile") => "git would write there on the host",
+            _ => RUN,
+        }
+    }
 }
 
-/// Keys whose value git runs or reads as more configuration. An empty key or section means any; the subsection is not
-/// compared. `Bang` means only a value with `!` in it, which is how git marks a shell command.
+/// What most of them come to.
+pub(super) const RUN: &str = "git would run it on the host";
+
+/// Keys whose value makes git run something, read more configuration, write where the user did not say, or send the user's
+/// secrets elsewhere. An empty key means any; the subsection is not compared. After git's own documentation of its
+/// configuration (2.39 to 2.47, and what later versions announce), and that of extensions that are widely used.
 const DANGEROUS: &[(&str, &str, When)] = &[
     ("core", "hookspath", When::Always),
     ("core", "fsmonitor", When::Always),
@@ -52,6 +83,8 @@ const DANGEROUS: &[(&str, &str, When)] = &[
     ("core", "pager", When::Always),
     ("core", "askpass", When::Always),
     ("core", "alternaterefscommand", When::Always),
+    // Of Microsoft's git: a hook by another name.
+    ("core", "virtualfilesystem", When::Always),
     // Another tree's attributes choose filters and drivers.
     ("core", "attributesfile", When::Always),
     ("core", "worktree", When::Always),
@@ -73,6 +106,11 @@ const DANGEROUS: &[(&str, &str, When)] = &[
     ("pager", "", When::Always),
     ("sequence", "editor", When::Always),
     ("gc", "recentobjectshook", When::Always),
+    // A directory that objects are written to.
+    ("gc", "repackfilterto", When::Always),
+    // And files.
+    ("format", "outputdirectory", When::Always),
+    ("gitcvs", "logfile", When::Always),
     // Of git-lfs: transfer agents and extensions.
     ("lfs", "path", When::Always),
     ("lfs", "clean", When::Always),
@@ -85,6 +123,25 @@ const DANGEROUS: &[(&str, &str, When)] = &[
     ("remote", "uploadpack", When::Always),
     ("remote", "receivepack", When::Always),
     ("remote", "vcs", When::Always),
+    ("remote", "url", When::RunsHere),
+    ("remote", "pushurl", When::RunsHere),
+    ("remote", "pushdefault", When::NoName),
+    ("branch", "remote", When::NoName),
+    ("branch", "pushremote", When::NoName),
+    ("submodule", "url", When::Helper),
+    // Turns every address of the user's into another: one of the two kinds above, or somebody else's machine.
+    ("url", "", When::Always),
+    // Through somebody else's hands, unseen, with the user's passwords. Cookies are written to any file there is.
+    ("http", "proxy", When::Always),
+    ("http", "sslverify", When::Always),
+    ("http", "sslcainfo", When::Always),
+    ("http", "sslcapath", When::Always),
+    ("http", "proxysslcainfo", When::Always),
+    ("http", "curloptresolve", When::Always),
+    ("http", "cookiefile", When::Always),
+    ("http", "savecookies", When::Always),
+    ("remote", "proxy", When::Always),
+    ("imap", "sslverify", When::Always),
     ("uploadpack", "packobjectshook", When::Always),
     ("submodule", "update", When::Bang),
     ("tar", "command", When::Always),
@@ -95,27 +152,106 @@ const DANGEROUS: &[(&str, &str, When)] = &[
     ("instaweb", "", When::Always),
     ("browser", "", When::Always),
     ("man", "", When::Always),
+    ("help", "browser", When::Always),
     ("web", "browser", When::Always),
     ("hook", "", When::Always),
     ("init", "templatedir", When::Always),
+    // A Perl module that `git cvsserver` loads.
+    ("gitcvs", "dbdriver", When::Always),
+    // Of git-svn, git-annex, StGit, b4, tig, delta and git-secrets.
+    ("svn", "authorsprog", When::Always),
+    ("svn-remote", "authorsprog", When::Always),
+    ("annex", "", When::Always),
+    ("stgit", "", When::Always),
+    ("b4", "", When::Always),
+    ("tig", "", When::Always),
+    ("delta", "", When::Always),
+    ("secrets", "providers", When::Always),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
     Always,
+    /// With `!` in it, which is how git marks a shell command.
     Bang,
+    /// `HELPER::ADDRESS` runs `git-remote-HELPER`; for `ext` a command.
+    Helper,
+    /// The same, or a path, also as `file://`: another repository of this machine, whose hooks a push runs.
+    RunsHere,
+    /// Where git expects the name of a remote, and takes an address too: what cannot be a name.
+    NoName,
 }
 
 /// Whether git may run what this entry says.
 fn is_dangerous(entry: &Entry) -> bool {
-    DANGEROUS.iter().any(|(section, key, when)| {
-        *section == entry.section
-            && (key.is_empty() || *key == entry.key)
-            && match when {
-                When::Always => true,
-                When::Bang => entry.value.as_ref().is_some_and(|value| value.contains(&b'!')),
-            }
-    })
+    let value = || meant(entry.value.as_deref().unwrap_or_default());
+    // git-annex has dozens of them, for each remote.
+    let annex = entry.section == "remote" && entry.key.starts_with("annex-");
+    annex
+        || DANGEROUS.iter().any(|(section, key, when)| {
+            *section == entry.section
+                && (key.is_empty() || *key == entry.key)
+                && match when {
+                    When::Always => true,
+                    When::Bang => value().contains(&b'!'),
+                    When::Helper => matches!(reached(&value()), Reached::Helper),
+                    When::RunsHere => matches!(reached(&value()), Reached::Helper | Reached::Path),
+                    When::NoName => value().iter().any(|byte| matches!(byte, b'/' | b':')),
+                }
+        })
+}
+
+/// What an address leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// Nothing: it is empty.
+    Nothing,
+    /// A program for addresses of its kind.
+    Helper,
+    /// This machine.
+    Path,
+    /// Another machine.
+    Host,
+}
+
+/// As git decides it: a path has no colon, or a slash before it.
+fn reached(address: &[u8]) -> Reached {
+    let colon = address.iter().position(|byte| *byte == b':');
+    let slash = address.iter().position(|byte| *byte == b'/');
+    let Some(colon) = colon.filter(|colon| slash.is_none_or(|slash| *colon < slash)) else {
+        return if address.is_empty() { Reached::Nothing } else { Reached::Path };
+    };
+    let (scheme, rest) = address.split_at(colon);
+    if rest.starts_with(b"::") {
+        Reached::Helper
+    } else if scheme.eq_ignore_ascii_case(b"file") && rest.starts_with(b"://") {
+        Reached::Path
+    } else {
+        Reached::Host
+    }
+}
+
+/// A value as git takes it: without quotes, what is escaped, comments and white space around it. What this gets wrong it
+/// gets wrong alike before and after a call.
+fn meant(written: &[u8]) -> Vec<u8> {
+    let mut value = Vec::new();
+    let mut quoted = false;
+    let mut reader = Reader { bytes: written, at: 0 };
+    while let Some(byte) = reader.next() {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'#' | b';' if !quoted => break,
+            b'\\' => match reader.next() {
+                Some(b'\n') | None => {}
+                Some(b't') => value.push(b'\t'),
+                Some(b'b') => value.push(0x08),
+                Some(b'n') => value.push(b'\n'),
+                Some(other) => value.push(other),
+            },
+            other => value.push(other),
+        }
+    }
+    value.trim_ascii().to_vec()
 }
 
 /// The dangerous entries of a file, in order.
@@ -135,6 +271,16 @@ pub(super) fn changed<'a>(before: &'a [Entry], after: &'a [Entry]) -> Vec<&'a En
     let mut found: Vec<&Entry> = after.iter().filter(|entry| lacks(before, entry)).collect();
     found.extend(before.iter().filter(|entry| lacks(after, entry)));
     if found.is_empty() { after.iter().collect() } else { found }
+}
+
+/// The harmless entries of `was` in whose place there are only dangerous ones now: a remote without its address would be
+/// taken for a path of that name.
+pub(super) fn replaced(was: &[u8], now: &[u8], after: &[Entry]) -> Vec<Entry> {
+    let key = |entry: &Entry| (entry.section.clone(), entry.subsection.clone(), entry.key.clone());
+    let keys: Vec<_> = after.iter().map(key).collect();
+    let harmless = |file| parse(file).unwrap_or_default().into_iter().filter(|entry| !is_dangerous(entry));
+    let there: Vec<_> = harmless(now).map(|entry| key(&entry)).collect();
+    harmless(was).filter(|entry| keys.contains(&key(entry)) && !there.contains(&key(entry))).collect()
 }
 
 /// `now` without its dangerous entries `after`, and with `before` at its end.
@@ -393,6 +539,26 @@ mod tests {
             ("[credential \"https://x\"]\nhelper = !x", "credential.https://x.helper"),
             ("[core]\nfsmonitor", "core.fsmonitor"),
             ("[diff \"img\"]\ntextconv = x", "diff.img.textconv"),
+            ("[core]\nvirtualFilesystem = x", "core.virtualfilesystem"),
+            ("[url \"ext::sh -c x \"]\ninsteadOf = https://", "url.ext::sh -c x .insteadof"),
+            ("[url \"evil.example\"]\npushInsteadOf = github.com", "url.evil.example.pushinsteadof"),
+            ("[remote \"origin\"]\nurl = ext::sh -c x", "remote.origin.url"),
+            ("[remote \"origin\"]\nurl = \"e\"xt::sh", "remote.origin.url"),
+            ("[remote \"origin\"]\nurl = e\\\nxt::sh", "remote.origin.url"),
+            ("[remote \"origin\"]\npushUrl = ../bare", "remote.origin.pushurl"),
+            ("[remote \"origin\"]\npushUrl = bare", "remote.origin.pushurl"),
+            ("[remote \"origin\"]\npushUrl = ./a:b", "remote.origin.pushurl"),
+            ("[remote \"origin\"]\npushUrl = FILE:///w/bare", "remote.origin.pushurl"),
+            ("[remote \"origin\"]\nannex-ssh-options = x", "remote.origin.annex-ssh-options"),
+            ("[remote]\npushDefault = sub/bare", "remote.pushdefault"),
+            ("[branch \"main\"]\nremote = ext::sh", "branch.main.remote"),
+            ("[branch \"main\"]\npushRemote = /w/bare", "branch.main.pushremote"),
+            ("[remote \"origin\"]\nurl = e\\\r\nxt::sh", "remote.origin.url"),
+            ("[submodule \"s\"]\nurl = ext::sh", "submodule.s.url"),
+            ("[submodule \"s\"]\nupdate = !sh", "submodule.s.update"),
+            ("[http \"https://github.com\"]\nproxy = x", "http.https://github.com.proxy"),
+            ("[http]\ncookieFile = /home/u/.bashrc", "http.cookiefile"),
+            ("[annex]\nsecure-erase-command = x", "annex.secure-erase-command"),
         ] {
             assert_eq!(names(file), [expected], "{file:?}");
         }
@@ -401,8 +567,79 @@ mod tests {
     #[test]
     fn harmless_keys_are_not() {
         let file = "[core]\n\tbare = false\n[user]\n\tname = \"# [core] fsmonitor = x\"\n\
-            # [core] pager = x\n; fsmonitor = y\n[remote \"origin\"]\n\turl = git@host:x\n\tfetch = +refs/*\n";
+            # [core] pager = x\n; fsmonitor = y\n[remote \"origin\"]\n\turl = git@host:x\n\tfetch = +refs/*\n\
+            [remote \"two\"]\n\turl = https://host.example/a::b\n\tpushurl = \"ssh://git@host:22/a\" # x/y\n\
+            [remote \"three\"]\n\turl = host:a/b\n\turl =\n[branch \"main\"]\n\tremote = .\n\tmerge = refs/heads/main\n\
+            [branch \"x\"]\n\tpushRemote = origin\n[remote]\n\tpushDefault = origin\n\
+            [submodule \"s\"]\n\turl = /w/lib\n\tupdate = rebase\n";
         assert_eq!(names(file), Vec::<String>::new());
+    }
+
+    /// Git lists the keys it documents. One whose name sounds as if it ran, wrote or sent something is on our list or on
+    /// this one; a newer git that brings another fails here.
+    #[test]
+    fn no_key_that_git_documents_and_that_sounds_dangerous_is_missing() {
+        const SOUNDS: [&str; 31] = [
+            "command",
+            "cmd",
+            "program",
+            "prog",
+            "helper",
+            "editor",
+            "pager",
+            "hook",
+            "tool",
+            "exec",
+            "proxy",
+            "driver",
+            "filter",
+            "browser",
+            "path",
+            "file",
+            "dir",
+            "url",
+            "remote",
+            "insteadof",
+            "script",
+            "shell",
+            "vcs",
+            "pack",
+            "include",
+            "template",
+            "ssl",
+            "cookie",
+            "askpass",
+            "monitor",
+            "external",
+        ];
+        // Chooses among what is set elsewhere, names what is only read, or is a number or a switch.
+        const HARMLESS: &str = include_str!("gitconfig_harmless.txt");
+        let output = std::process::Command::new("git").args(["help", "--config"]).output().unwrap();
+        let listed = String::from_utf8(output.stdout).unwrap();
+        let harmless: Vec<&str> = HARMLESS.lines().collect();
+        let mut tried = 0;
+        let missing: Vec<&str> = listed
+            .lines()
+            .filter(|name| name.contains('.') && !name.contains(' '))
+            .filter(|name| SOUNDS.iter().any(|sound| name.to_ascii_lowercase().contains(sound)))
+            .inspect(|_| tried += 1)
+            .filter(|name| {
+                !harmless.contains(name) && !name.starts_with("advice.") && !name.starts_with("color.")
+            })
+            .filter(|name| {
+                let (section, rest) = name.split_once('.').unwrap();
+                let (subsection, key) = match rest.rsplit_once('.') {
+                    Some((subsection, key)) => (format!(" \"{subsection}\""), key),
+                    None => (String::new(), rest),
+                };
+                let key = key.replace(['*', '<', '>'], "x");
+                let file = format!("[{section}{subsection}]\n{key} = !ext::x\n");
+                // What cannot be read counts as changed.
+                dangerous(file.as_bytes()).is_ok_and(|found| found.is_empty())
+            })
+            .collect();
+        assert!(tried > 100, "{listed}");
+        assert!(missing.is_empty(), "{missing:#?}");
     }
 
     #[test]

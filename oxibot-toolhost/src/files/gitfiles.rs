@@ -23,6 +23,8 @@ use super::workspace::{Identity, Kind, identity, kind, look, open_name};
 const CONFIGS: [&str; 2] = ["config", "config.worktree"];
 /// The file that makes git take configuration and hooks from another directory.
 pub(super) const COMMON: &str = "commondir";
+/// Directories of files that name remotes, as git had them before it had sections for them. It still reads them.
+pub(super) const OLD_REMOTES: [&str; 2] = ["remotes", "branches"];
 /// The directory of a repository, and of a submodule's, whose programs git runs by itself.
 const HOOKS: &str = "hooks";
 /// Submodules and worktrees looked at, together.
@@ -114,6 +116,11 @@ pub(super) fn look_at(
         commons.extend(plain.keys().cloned());
         hooked.extend(hooks.keys().cloned());
         hooks_before = Some(hooks);
+    }
+    for old in OLD_REMOTES {
+        commons.extend(
+            names_in(&directory, old).into_iter().take(MAX_INNER).map(|name| format!("{old}/{name}")),
+        );
     }
     let mut left = MAX_INNER;
     for name in names_in(&directory, "worktrees").into_iter().take(left) {

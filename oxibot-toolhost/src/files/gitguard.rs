@@ -19,7 +19,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::fault::Fault;
 use super::gitconfig::{self, Entry};
-use super::gitfiles::{COMMON, Config, Plain, Repository, look_at};
+use super::gitfiles::{COMMON, Config, OLD_REMOTES, Plain, Repository, look_at};
 use super::githooks;
 use super::gitimpostor;
 use super::gitnested::Walk;
@@ -198,6 +198,7 @@ fn compare(before: &Repository, now: &Repository, place: &Place, notes: &mut Vec
             for (file, new) in plain {
                 match old_plain.get(file) {
                     Some(old) => put_back_plain(file, old, new, place, notes),
+                    None if is_old_remote(file) => put_back_plain(file, &Plain::Absent, new, place, notes),
                     None => note_created_plain(file, new, place, notes),
                 }
             }
@@ -253,6 +254,11 @@ fn compare(before: &Repository, now: &Repository, place: &Place, notes: &mut Vec
     }
 }
 
+/// Nobody makes these any more.
+fn is_old_remote(file: &str) -> bool {
+    file.split_once('/').is_some_and(|(directory, _)| OLD_REMOTES.contains(&directory))
+}
+
 /// A rebase that a call began and did not finish is its own; that it would go on to run something is told.
 fn note_waiting(old: &[String], new: &[String], place: &Place, notes: &mut Vec<String>) {
     let added = new.iter().filter(|command| !old.contains(command));
@@ -299,6 +305,7 @@ fn note_created(file: &str, config: &Config, place: &Place, notes: &mut Vec<Stri
         Config::Read { dangerous, .. } => notes.extend(
             dangerous
                 .iter()
+                .filter(|entry| !entry.names_a_path())
                 .map(|entry| format!("created_executable_config: {} in {}", entry.name(), place.shown(file))),
         ),
     }
@@ -391,17 +398,20 @@ fn put_back(file: &str, old: &Config, new: &Config, place: &Place, notes: &mut V
         Config::Read { bytes, dangerous } => (dangerous, Some(bytes)),
     };
     let shown = place.shown(file);
+    let named = |entry: &Entry| (entry.name(), entry.consequence());
     let (content, names) = match (new, whole) {
         (Config::Absent, _) if wanted.is_empty() => return,
-        (Config::Absent, _) => {
-            (gitconfig::put_back(&[], &[], wanted), wanted.iter().map(Entry::name).collect())
-        }
+        (Config::Absent, _) => (gitconfig::put_back(&[], &[], wanted), wanted.iter().map(named).collect()),
         (Config::Read { dangerous, .. }, _) if gitconfig::same(wanted, dangerous) => return,
         (Config::Read { bytes, dangerous }, _) => {
-            let names = gitconfig::changed(wanted, dangerous).into_iter().map(Entry::name).collect();
-            (gitconfig::put_back(bytes, dangerous, wanted), names)
+            let names = gitconfig::changed(wanted, dangerous).into_iter().map(named).collect();
+            let mut wanted = wanted.clone();
+            wanted.extend(whole.map(|was| gitconfig::replaced(was, bytes, dangerous)).unwrap_or_default());
+            (gitconfig::put_back(bytes, dangerous, &wanted), names)
         }
-        (Config::Odd, Some(bytes)) => (bytes.clone(), BTreeSet::from(["all of it".to_owned()])),
+        (Config::Odd, Some(bytes)) => {
+            (bytes.clone(), BTreeSet::from([("all of it".to_owned(), gitconfig::RUN)]))
+        }
         (Config::Odd, None) => {
             notes.push(format!("created_executable_config: {shown} cannot be understood"));
             return;
@@ -415,8 +425,8 @@ fn put_back(file: &str, old: &Config, new: &Config, place: &Place, notes: &mut V
     };
     let verb = if written.is_ok() { "put back" } else { "could not put back" };
     // A set, because an altered key is found twice: as it was and as it is.
-    let names: BTreeSet<String> = names;
-    notes.extend(names.iter().map(|name| format!("{verb} {name} in {shown}: git would run it on the host")));
+    let names: BTreeSet<(String, &str)> = names;
+    notes.extend(names.iter().map(|(name, why)| format!("{verb} {name} in {shown}: {why}")));
 }
 
 #[cfg(test)]
@@ -468,6 +478,37 @@ mod tests {
         assert!(repo.after(|repo| repo.write(config)).is_empty());
         assert_eq!(repo.read(), config);
         assert!(repo.after(|_| {}).is_empty());
+    }
+
+    #[test]
+    fn remotes_in_files_of_their_own_are_put_back() {
+        let repo = Repo::with(PLAIN);
+        let file = |name: &str| repo.0.path().join(".git").join(name);
+        std::fs::create_dir(file("branches")).unwrap();
+        std::fs::write(file("branches/old"), "https://host.example/a\n").unwrap();
+        let notes = repo.after(|_| {
+            std::fs::create_dir(file("remotes")).unwrap();
+            std::fs::write(file("remotes/origin"), "URL: ext::sh -c x\n").unwrap();
+            std::fs::write(file("branches/old"), "../evil\n").unwrap();
+        });
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(!file("remotes/origin").exists());
+        assert_eq!(std::fs::read_to_string(file("branches/old")).unwrap(), "https://host.example/a\n");
+    }
+
+    #[test]
+    fn address_that_was_replaced_by_a_path_is_there_again() {
+        let config = "[remote \"origin\"]\n\turl = https://host.example/a\n\tfetch = +refs/*\n";
+        let repo = Repo::with(config);
+        let notes = repo.after(|repo| {
+            repo.write(
+                "[remote \"origin\"]\n\turl = ../evil\n\tfetch = +refs/*\n[remote \"b\"]\nurl = host:b\n",
+            );
+        });
+        assert!(notes.len() == 1 && notes[0].contains("put back remote.origin.url"), "{notes:?}");
+        let found = repo.read();
+        assert!(found.contains("https://host.example/a") && found.contains("host:b"), "{found}");
+        assert!(!found.contains("evil"), "{found}");
     }
 
     #[test]

@@ -92,6 +92,7 @@ struct Clause {
     not_text: Option<Expression>,
     code: Option<Expression>,
     from: Vec<Pattern>,
+    not_from: Vec<Pattern>,
     via: Vec<Pattern>,
     events: Vec<Event>,
     least: usize,
@@ -272,6 +273,7 @@ impl Clause {
             not_text: expression(&data.not_text)?,
             code: expression(&data.code)?,
             from: patterns(data.from.as_ref()),
+            not_from: patterns(data.not_from.as_ref()),
             via: patterns(data.via.as_ref()),
             events,
             least: usize::from(data.least.unwrap_or(0)),
@@ -324,6 +326,7 @@ impl Clause {
             && (self.assigns.is_empty() || simple.assigned.iter().any(|(name, _)| any(&self.assigns, name)))
             && (self.from.is_empty()
                 || simple.stdin.sources.iter().chain(&simple.fed).any(|program| any(&self.from, program)))
+            && !simple.stdin.sources.iter().chain(&simple.fed).any(|program| any(&self.not_from, program))
             && (self.via.is_empty() || simple.via.iter().any(|program| any(&self.via, program)))
             && self
                 .code

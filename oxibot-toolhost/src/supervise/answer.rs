@@ -5,12 +5,12 @@ use std::io::Read;
 use std::time::{Instant, SystemTime};
 
 use oxibot_proto::message::{
-    ApprovalAnswer, ApprovalOutcome, Approved, Denial, Outcome, PendingApproval, ToMain,
+    ApprovalAnswer, ApprovalOutcome, Approved, Denial, Level, Outcome, PendingApproval, ToMain,
 };
 use serde::Serialize;
 
 use super::admit::{AskGate, Asked, Refusal};
-use super::approvals::{Answered, Answerer, Exact, Question, Unredeemed};
+use super::approvals::{Answered, Answerer, Exact, Question, Unredeemed, Void};
 use super::audit::{Sync, capped};
 use super::broker::Broker;
 use super::link::Rights;
@@ -137,7 +137,14 @@ impl Broker {
             return;
         };
         let id = capped(&answer.id, MAX_CLAIM);
-        let outcome = match self.approvals.answer(&answer.id, answer.yes, answerer, now) {
+        let answered = match answerer {
+            // Only where there is a wall is the socket out of a tool's reach.
+            Answerer::Administrator if self.fixed.wall.level == Level::Off => Err(Void::NoWall),
+            Answerer::Administrator | Answerer::Main(_) => {
+                self.approvals.answer(&answer.id, answer.yes, answerer, now)
+            }
+        };
+        let outcome = match answered {
             Ok(Answered { link: whose, tool, rule }) => {
                 let by = capped(&answer.by, MAX_CLAIM);
                 let event = if answer.yes { "approval_granted" } else { "approval_denied" };

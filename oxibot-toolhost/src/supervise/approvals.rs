@@ -74,6 +74,8 @@ pub(crate) enum Void {
     Unknown,
     /// Main may not say yes here.
     NotYours,
+    /// Nothing keeps a tool from saying it.
+    NoWall,
 }
 
 impl Void {
@@ -83,6 +85,7 @@ impl Void {
             Self::NotYours => {
                 "approvals.mode is out-of-band: an administrator answers, with `oxibot approvals`"
             }
+            Self::NoWall => "without a sandbox a tool could say it here; answer where the call was asked for",
         }
     }
 }

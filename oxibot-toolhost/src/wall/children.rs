@@ -171,7 +171,7 @@ impl Children {
         }
         let spared: Vec<Pid> =
             self.inits.iter().map(|init| init.pid).chain(self.workers.iter().copied()).collect();
-        family::end(&spared, SWEEP_TIME)
+        family::end(&spared, SWEEP_TIME).count()
     }
 
     /// Ends what calls left. With PID namespaces the kernel did already.
@@ -195,7 +195,8 @@ impl Children {
                 for leaf in ended.iter().filter_map(|init| init.leaf.as_ref()) {
                     leaf.end(CALL_END_TIME);
                 }
-                family::end(&[], SWEEP_TIME);
+                // Whoever is left now goes to the nursery, which goes on.
+                let _ = family::end(&[], SWEEP_TIME);
                 self.leave(ended);
             }
         }

@@ -133,33 +133,54 @@ fn kill_family(family: &[Process]) {
 /// ends meanwhile, so that it moves up, belongs to nobody in what was read.
 const EMPTY_LOOKS: u32 = 2;
 
-/// Kills all but the spared and reaps own children among them, until none is left or time runs out. Returns how many
-/// processes were seen.
-pub(super) fn end(spared: &[Pid], time: Duration) -> u32 {
+/// What a hunt came to.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Hunt {
+    /// Processes seen.
+    pub(super) seen: BTreeSet<i32>,
+    /// Nobody is left. Otherwise time ran out, and who was seen was killed all the same.
+    pub(super) nobody: bool,
+}
+
+/// Kills all but the spared and reaps own children among them, until none is left or time runs out. Whoever is seen is
+/// killed, however long it took to look: on a busy machine one look takes longer than all the time there is.
+pub(super) fn end(spared: &[Pid], time: Duration) -> Hunt {
     let until = Instant::now().checked_add(time);
     let mut seen = BTreeSet::new();
     let mut empty = 0;
-    loop {
+    let nobody = loop {
         let only_spared = children().is_some_and(|found| found.iter().all(|child| spared.contains(child)));
         let all = if only_spared { Vec::new() } else { all() };
         let family = below(getpid().as_raw(), &all, spared);
         empty = if family.is_empty() { empty + 1 } else { 0 };
-        if empty >= EMPTY_LOOKS || until.is_none_or(|until| Instant::now() >= until) {
-            return u32::try_from(seen.len()).unwrap_or(u32::MAX);
-        }
-        if family.is_empty() {
-            continue;
+        if empty >= EMPTY_LOOKS {
+            break true;
         }
         kill_family(&family);
         seen.extend(family.iter().map(|process| process.pid));
         // A signal to a group reaches members whose parents could not be followed.
         let groups = foreign_groups(&family);
         seen.extend(all.iter().filter(|process| groups.contains(&process.group)).map(|process| process.pid));
+        if until.is_none_or(|until| Instant::now() >= until) {
+            break false;
+        }
+        if family.is_empty() {
+            continue;
+        }
         std::thread::sleep(Duration::from_millis(2));
         for process in &family {
             // ECHILD: not a child of ours yet.
             let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
         }
+    };
+    Hunt { seen, nobody }
+}
+
+impl Hunt {
+    /// How many were seen.
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.seen.len()).unwrap_or(u32::MAX)
     }
 }
 
@@ -194,6 +215,7 @@ pub(super) fn tasks_of_this_user() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::{self, Cloned};
 
     #[test]
     fn name_with_parentheses_and_spaces_is_no_obstacle() {
@@ -214,5 +236,30 @@ mod tests {
     #[test]
     fn own_tasks_are_counted() {
         assert!(tasks_of_this_user() >= 1);
+    }
+
+    /// On a busy machine one look took longer than a hunt may: it counted whom it saw as nobody, killed nobody, and the
+    /// keeper left them to the machine's init.
+    #[test]
+    fn whoever_is_seen_is_killed_and_counted_however_little_time_there_is() {
+        // In a child, because a hunt ends all that is below whoever hunts: here that may be other tests' processes.
+        let Cloned::Parent { pid, pidfd: _ } = sys::clone_process(0).unwrap() else {
+            let families = [1, 2].map(|_| {
+                let Cloned::Parent { pid, pidfd: _ } = sys::clone_process(0).unwrap() else {
+                    let _ = nix::unistd::setsid();
+                    std::thread::sleep(Duration::from_secs(300));
+                    sys::exit_now(0)
+                };
+                pid
+            });
+            let hunt = end(&[], Duration::ZERO);
+            let ended = families
+                .iter()
+                .all(|pid| matches!(waitpid(*pid, None), Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))));
+            let right =
+                hunt.count() == 2 && !hunt.nobody && ended && end(&[], Duration::from_secs(60)).nobody;
+            sys::exit_now(i32::from(!right))
+        };
+        assert!(matches!(waitpid(pid, None), Ok(WaitStatus::Exited(_, 0))));
     }
 }

@@ -4,6 +4,7 @@
 //! it and removes cgroups and directories of this run. The nursery in turn ends when this process does, so that the
 //! death of any one of them leaves nothing.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -26,8 +27,11 @@ use crate::wire::WallFault;
 
 /// Longest one look for processes may take.
 const LOOK_TIME: Duration = Duration::from_millis(500);
-/// Longest everything may take. What the kernel cannot end is left to the next start.
+/// Longest what was killed or is to be removed is waited for, once nobody new is found. What the kernel cannot end is left
+/// to the next start.
 const END_TIME: Duration = Duration::from_secs(3);
+/// Longest everything may take, whoever is found.
+const LAST_TIME: Duration = Duration::from_secs(60);
 /// Between two tries to remove what is still in use: a killed process leaves its cgroup a moment after its end.
 const AGAIN: Duration = Duration::from_millis(2);
 
@@ -66,13 +70,26 @@ fn keep() -> Result<(), WallFault> {
     let _ = nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&socket), Shutdown::Both);
     // It may have shut itself in, or have been killed, before it could.
     attack::remove_planted(supervisor.as_raw().cast_unsigned());
-    let until = Instant::now().checked_add(END_TIME);
+    end_all(&remains, &prefix);
+    Ok(())
+}
+
+/// Whoever is left when this returns becomes a child of the machine's init, so it returns only once nobody is, or nobody
+/// new is found and the kernel does not end those that are.
+fn end_all(remains: &Remains, prefix: &str) {
+    let began = Instant::now();
+    let mut latest = began;
+    let mut known = BTreeSet::new();
     loop {
         // Whoever was ended may have left somebody who came here only then.
-        let nobody = family::end(&[], LOOK_TIME) == 0;
-        let gone = nobody & remains.remove_all() & session::remove_private(&prefix);
-        if gone || until.is_none_or(|until| Instant::now() >= until) {
-            return Ok(());
+        let hunt = family::end(&[], LOOK_TIME);
+        let gone = hunt.nobody & remains.remove_all() & session::remove_private(prefix);
+        if !hunt.seen.is_subset(&known) {
+            latest = Instant::now();
+        }
+        known.extend(hunt.seen);
+        if gone || latest.elapsed() >= END_TIME || began.elapsed() >= LAST_TIME {
+            return;
         }
         std::thread::sleep(AGAIN);
     }

@@ -42,8 +42,11 @@ const LOOK_TIME: Duration = Duration::from_millis(150);
 const TIDY_TIME: Duration = Duration::from_secs(4);
 /// Longest the nursery may take at the end, in milliseconds: the two above, and some. Its keeper waits as long.
 pub(super) const NURSERY_TIME_MS: u16 = 6_000;
-/// Longest the supervisor waits for all that when it ends in peace.
+/// Longest the supervisor waits for all that when it ends in peace, before it wakes a keeper that somebody stopped.
 const END_TIMEOUT_MS: u16 = 10_000;
+/// And longest after that. A keeper that goes on for so long still finds processes, on a machine that is very busy: killing
+/// it would leave them behind.
+const LAST_TIMEOUT_MS: u16 = 60_000;
 /// How often what an ended zygote left is looked after while it cannot be removed, in milliseconds.
 const REMAINS_EVERY_MS: u16 = 250;
 
@@ -223,7 +226,10 @@ impl Drop for Nursery {
         // The end of its socket tells it to end its zygotes and what calls without namespaces left.
         drop(self.channel.take());
         let mut watched = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut watched, PollTimeout::from(END_TIMEOUT_MS));
+        if poll(&mut watched, PollTimeout::from(END_TIMEOUT_MS)) == Ok(0) {
+            let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), Signal::SIGCONT);
+            let _ = poll(&mut watched, PollTimeout::from(LAST_TIMEOUT_MS));
+        }
         // ESRCH if it did.
         let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), Signal::SIGKILL);
         let _ = waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED);
@@ -343,7 +349,7 @@ fn nurse() -> Result<(), WallFault> {
             Received::Nothing => {
                 let spared = zygotes.iter().map(|zygote| zygote.pid).chain(readers.iter().copied());
                 let spared: Vec<Pid> = spared.chain(egresses.iter().map(|(pid, _)| *pid)).collect();
-                family::end(&spared, LOOK_TIME);
+                let _ = family::end(&spared, LOOK_TIME);
             }
             Received::Closed => break,
         }
@@ -360,7 +366,8 @@ fn nurse() -> Result<(), WallFault> {
         reap(&session, &mut zygotes, &mut readers, &mut ended);
         std::thread::sleep(AGAIN);
     }
-    family::end(&[], ORPHAN_TIME);
+    // Whoever is left now goes to the keeper, which goes on.
+    let _ = family::end(&[], ORPHAN_TIME);
     let until = Instant::now().checked_add(REMOVE_TIME);
     while !(remains.remove_all() & session::remove_private(&session))
         && until.is_some_and(|until| Instant::now() < until)

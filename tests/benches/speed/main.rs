@@ -4,11 +4,12 @@
 //!
 //! Measures the programs of `target/release`. Prints one table; writes it as JSON, as the page and as a chart below
 //! `packaging/doc/` when all parts were run, else below `target/bench/`. A part that fails is a remark, not an end. Ends
-//! within about twelve minutes: every measurement has a limit of time. `OXIBOT_BENCH_QUICK=1` takes a fifth of the rounds,
+//! within about thirteen minutes: every measurement has a limit of time. `OXIBOT_BENCH_QUICK=1` takes a fifth of the rounds,
 //! `OXIBOT_BENCH_STRICT=1` fails when a bar is missed. Not a test: on a busy machine the figures say little, which is what
 //! the spread is for.
 
 mod growth;
+mod guard;
 mod load;
 mod measure;
 mod report;
@@ -27,15 +28,19 @@ use report::Report;
 type Part = fn(&mut Report);
 
 /// In the order of the table. The quick ones and those with bars come first.
-const PARTS: [(&str, Part); 10] = [
+const PARTS: [(&str, Part); 14] = [
     ("shell", work::shell),
     ("files", work::files),
+    ("verdicts", guard::verdicts),
+    ("redactor", guard::redactor),
     ("start", resting::start),
     ("work", work::ordinary),
     ("throughput", load::throughput),
     ("neighbour", load::neighbour),
     ("rivals", work::rivals),
     ("growth", growth::growth),
+    ("flood", guard::flood),
+    ("audit", guard::audit),
     ("idle", resting::idle),
     ("memory", resting::after_many_calls),
 ];

@@ -1,9 +1,12 @@
 //! Starts, and what stays in memory when nothing goes on.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use oxibot_proto::message::{Proven, ToMain};
 use oxibot_tests::conversation::Conversation;
 use oxibot_tests::fixture::Fixture;
+use oxibot_tests::peer::{Peer, hello};
 
 use crate::measure::{Times, alone, effort, in_turn};
 use crate::report::{Figure, Report, Row, Side};
@@ -11,6 +14,8 @@ use crate::sides::{self, Warm, cold, installed};
 
 /// What a start may take, in microseconds.
 const START: f64 = 60_000.0;
+/// What the attack at each start may add to it, in microseconds.
+const BATTERY: f64 = 50_000.0;
 /// What all processes may keep, in KiB.
 const MEMORY: f64 = 8192.0;
 
@@ -41,6 +46,28 @@ pub fn start(report: &mut Report) {
     report.rows.push(against_the_clock("first oxibot tool call of a home / 60 ms", first));
     let ready: Vec<Duration> = (0..15).map(|_| Warm::start().ready_after).collect();
     report.rows.push(against_the_clock("exec to ready, attack included / 60 ms", Times::new(&ready)));
+    battery(report);
+}
+
+/// The same start with the attack, and with a recorded pass in its place.
+fn battery(report: &mut Report) {
+    let fixture = Fixture::new();
+    let programs = sides::programs();
+    let start = |more: &[&str]| {
+        let mut command = Command::new(programs.join("oxibot-toolhost"));
+        command.env_clear();
+        let mut peer = Peer::start_as(command, &fixture.home(), &fixture.workspace(), more);
+        peer.send(&hello());
+        let Some(ToMain::Hello(hello)) = peer.receive() else { unreachable!("it says hello first") };
+        hello.wall.proven
+    };
+    assert_eq!(start(&["--one-shot"]), Some(Proven::Start));
+    let with = || assert_eq!(start(&[]), Some(Proven::Start));
+    let without = || assert_eq!(start(&["--one-shot"]), Some(Proven::Recorded));
+    let (with, without) = in_turn(effort(60, 20), with, without);
+    let added = with.quantile(0.5) - without.quantile(0.5);
+    let row = Row::numbers("what the attack adds to a start / 50 ms", "us", added, BATTERY);
+    report.rows.push(row.at_most(Figure::P50, 1.0));
 }
 
 /// A conversation that waits for its next line: launcher, main, supervisor, keeper, nursery, zygote, two inits.

@@ -100,7 +100,8 @@ pub enum Gap {
     NoPrivateTmp,
     /// Where no cgroup is delegated (an ordinary user without systemd), memory is bounded by process, at every level.
     NoCgroup,
-    /// Signals to processes of the same user, at level `reduced` only: before Landlock ABI 6 they have no scope.
+    /// Signals to processes of the same user, and by them which process numbers are in use, at level `reduced` only: before
+    /// Landlock ABI 6 they have no scope, and a filter knows numbers but not whose they are.
     Signals,
 }
 

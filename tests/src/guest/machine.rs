@@ -59,7 +59,7 @@ pub fn boot(
         .arg(&image.kernel)
         .arg("-initrd")
         .arg(&image.initrd)
-        .args(["-append", "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0"])
+        .args(["-append", "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 mitigations=off"])
         .args(["-drive", &drive(&image.disk), "-drive", &drive(suites)])
         .args(["-device", "virtio-rng-pci", "-device", "virtio-serial"])
         .args(["-chardev", &format!("file,id=results,path={}", results.display())])

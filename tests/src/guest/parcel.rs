@@ -85,8 +85,28 @@ pub fn programs(repository: &Path) -> Result<Vec<Executable>, String> {
     if missing.is_empty() { Ok(found) } else { Err(format!("cargo built {found:?} without {missing:?}")) }
 }
 
+/// What is built already for this very run must not be built again: build scripts look at what a runner tells tests of
+/// their own package (`CARGO_PKG_NAME` and the like), and would run again, and all that depends on them.
 fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_string_lossy();
+        if [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+            "CARGO_TARGET_TMPDIR",
+            "NEXTEST",
+            "OUT_DIR",
+        ]
+        .iter()
+        .any(|start| told.starts_with(start))
+        {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// What cargo built, by its own word.
