@@ -275,6 +275,8 @@ pub struct PendingApproval {
 /// Largest text of a call that can be approved, in bytes: nobody reads more before saying yes. So small that
 /// [`MAX_APPROVALS`] of them fit one frame.
 pub const MAX_APPROVAL_TEXT: usize = 24 * 1024;
+/// Directory of the home below which each person's workspace lies, where they have one of their own.
+pub const PEOPLE: &str = "people";
 /// Calls that may wait for approval at once, and what an answer to [`ToToolhost::ListApprovals`] may hold.
 pub const MAX_APPROVALS: usize = 32;
 

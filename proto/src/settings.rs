@@ -32,6 +32,8 @@ pub struct ToolhostSettings {
     pub audit: Audit,
     /// Workspaces admitted, absolute paths; the first is the default. Filled from `agents`, not a section of its own.
     pub workspaces: Vec<String>,
+    /// Whether people may have workspaces of their own: always, but where `agents.workspaceScope` says `shared`.
+    pub people: bool,
 }
 
 /// Section `tools`, the part the toolhost reads.

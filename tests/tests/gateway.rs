@@ -284,6 +284,86 @@ fn stop_ends_the_turn_and_what_it_runs() {
     eventually(&gateway, "who", || telegram.texts(OWNER).last().unwrap().contains("telegram id 42"));
 }
 
+/// Runs what a message says after `run:`, and then says what came of it.
+fn obeying() -> ModelServer {
+    ModelServer::answering(Rules::with_key(KEY), |request| {
+        let messages = request.body["messages"].as_array().cloned().unwrap_or_default();
+        if messages.last().is_some_and(|message| message["role"] == "tool") {
+            return Answer::text(&format!("came: {}", last_answer(request)));
+        }
+        let said = last_said(request);
+        match said.split_once("run: ") {
+            Some((_, command)) => Answer::calls(&[("a", "bash", &json!({"command": command}).to_string())]),
+            None => Answer::text("heard"),
+        }
+    })
+}
+
+/// Two users of one bot and a group: each has files, notes and history of their own.
+#[test]
+fn people_see_neither_each_others_files_nor_history_nor_memory_and_a_group_sees_nobodys() {
+    let (telegram, model) = (Telegram::start(TOKEN), obeying());
+    let fixture =
+        configured(&telegram, &model, &json!({"channels": {"telegram": {"allowedUsers": ["42", "43"]}}}));
+    let mut gateway = Gateway::start(&fixture);
+    let answers = |chat: i64, count: usize| {
+        let said = || -> Vec<String> {
+            telegram.texts(chat).into_iter().filter(|text| !text.starts_with("running ")).collect()
+        };
+        eventually(&gateway, "an answer", || said().len() == count);
+        said().pop().unwrap()
+    };
+    let keep = |who: &str| {
+        format!(
+            "said-by-{who} run: mkdir -p memory; echo file-of-{who} > note; echo about-{who} > USER.md; \
+             echo remembered-of-{who} > memory/MEMORY.md"
+        )
+    };
+    telegram.says(OWNER, &keep("ada"));
+    answers(OWNER, 1);
+    telegram.says(43, &keep("bob"));
+    answers(43, 1);
+    let look = "run: cat note USER.md memory/*; ls -a ..; cat ../*/note; find / -xdev -maxdepth 8 -name note -exec cat {} +";
+    telegram.says(OWNER, look);
+    let seen = answers(OWNER, 2);
+    for own in ["file-of-ada", "about-ada", "remembered-of-ada"] {
+        assert!(seen.contains(own), "{own}: {seen}");
+    }
+    telegram.says(43, look);
+    assert!(answers(43, 2).contains("file-of-bob"));
+    let mention = json!({"entities": [{"type": "mention", "offset": 0, "length": BOT_NAME.len() + 1}]});
+    telegram.says_in_group(OWNER, -100, &format!("@{BOT_NAME} in-the-group {look}"), mention);
+    answers(-100, 1);
+    telegram.says(OWNER, "/status");
+    assert!(answers(OWNER, 3).contains("people/telegram-42\n"), "{:?}", telegram.texts(OWNER));
+    assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
+
+    // What the model was ever shown in each conversation: prompt, history, results.
+    let shown = |conversation: &str| -> String {
+        let mark = format!("Conversation: {conversation}. ");
+        let all: Vec<String> = model.requests().iter().map(|request| request.body.to_string()).collect();
+        let own: Vec<String> = all.into_iter().filter(|text| text.contains(&mark)).collect();
+        assert!(!own.is_empty(), "no request of {conversation}");
+        own.join("\n")
+    };
+    let (ada, bob, group) = (shown("telegram:42"), shown("telegram:43"), shown("telegram:-100"));
+    for kind in ["said-by", "file-of", "about", "remembered-of"] {
+        let of = |who: &str| format!("{kind}-{who}");
+        assert!(ada.contains(&of("ada")) && bob.contains(&of("bob")), "{kind}");
+        assert!(!ada.contains(&of("bob")), "{kind} of bob before ada");
+        assert!(!bob.contains(&of("ada")), "{kind} of ada before bob");
+        assert!(!group.contains(&of("ada")) && !group.contains(&of("bob")), "{kind} before the group");
+    }
+    assert!(ada.contains("## USER.md") && ada.contains("## memory/MEMORY.md"), "her own are in her prompt");
+    let people = fixture.home().join("people");
+    for name in ["telegram-42", "telegram-43", "telegram-chat-_2d100"] {
+        let mode = std::fs::metadata(people.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
+    assert_eq!(std::fs::read_dir(people).unwrap().count(), 3);
+    assert_eq!(std::fs::read_dir(fixture.workspace()).unwrap().count(), 0, "nobody used the shared one");
+}
+
 /// A model that wants to push by force, and then says so.
 fn pushing() -> ModelServer {
     ModelServer::start(
@@ -621,7 +701,6 @@ fn what_is_wrong_is_said_before_anything_starts() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     for (more, words) in [
         (json!({"channels": {"telegram": {"enabled": false}}}), "no channel is configured"),
-        (json!({"channels": {"telegram": {"allowedUsers": ["1", "2"]}}}), "agents.workspaceScope"),
         (json!({"channels": {"telegram": {"baseUrl": "http://telegram.example"}}}), "readable by anyone"),
     ] {
         let fixture = configured(&telegram, &model, &more);
@@ -661,6 +740,58 @@ fn answer_that_was_lost_on_the_way_is_sent_again_at_most_once() {
     eventually(&gateway, "sent again", || telegram.texts(OWNER).len() == 2);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(telegram.texts(OWNER), ["echo hello", "echo hello"]);
+}
+
+#[test]
+fn letter_that_is_given_up_is_shown_by_status() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let gateway = Gateway::start(&fixture);
+    telegram.fail("sendMessage", Fault::Refused(403, "Forbidden: bot was blocked by the user".into()));
+    telegram.says(OWNER, "hello");
+    eventually(&gateway, "given up", || gateway.log().contains("a letter is given up"));
+    let output = fixture.oxibot().arg("status").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("0 messages without an answer, 0 deliveries waiting, 1 given up"), "{said}");
+    assert!(said.contains("telegram:42: ") && said.to_lowercase().contains("blocked"), "{said}");
+    let output = fixture.oxibot().args(["status", "--json"]).output().unwrap();
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&said["post"]["dead"], &said["post"]["dead_letters"][0]["conversation"]),
+        (&json!(1), &json!("telegram:42"))
+    );
+}
+
+#[test]
+fn hang_up_reads_the_configuration_again_or_says_why_not() {
+    let (telegram, model) = (Telegram::start(TOKEN), echo());
+    let fixture = configured(&telegram, &model, &json!({}));
+    let mut gateway = Gateway::start(&fixture);
+    telegram.says(43, "not yet");
+    telegram.says(OWNER, "hello");
+    eventually(&gateway, "an answer", || telegram.texts(OWNER) == ["echo hello"]);
+    let path = fixture.home().join("config.json");
+    let good = std::fs::read_to_string(&path).unwrap();
+    let hang_up = |gateway: &Gateway| {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(gateway.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    };
+    for (wrong, words) in [
+        (good.replace("allowedUsers", "alowedUsers"), "alowedUsers"),
+        (good.replace(r#""token""#, r#""enabled":false,"token""#), "no channel is configured"),
+    ] {
+        std::fs::write(&path, wrong).unwrap();
+        hang_up(&gateway);
+        eventually(&gateway, "says why not", || gateway.log().contains(words));
+    }
+    telegram.says(OWNER, "still there?");
+    eventually(&gateway, "goes on", || telegram.texts(OWNER).len() == 2);
+    std::fs::write(&path, good.replace(r#"["42"]"#, r#"["42","43"]"#)).unwrap();
+    hang_up(&gateway);
+    eventually(&gateway, "read again", || gateway.log().contains("the configuration is read again"));
+    telegram.says(43, "now");
+    eventually(&gateway, "admitted now", || telegram.texts(43) == ["echo now"]);
+    assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
 }
 
 /// Power cuts at random moments: each message is answered, and at most one answer is repeated for each cut, because

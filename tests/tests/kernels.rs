@@ -1,5 +1,14 @@
-//! The wall under Debian 12's own kernel (6.1, Landlock ABI 2), in qemu: the same suites at level `full`, and what is
-//! left of them at level `reduced` once the kernel refuses user namespaces.
+//! The wall under Debian 12's own kernel (6.1, Landlock ABI 2), in qemu: attack and compatibility suites at level `full`,
+//! and at level `reduced` once the kernel refuses user namespaces. What is missing then is printed.
+//!
+//! What runs is chosen by its time, for a processor is emulated at a thirtieth of its speed: `doctor --attack` as root and
+//! as an ordinary user, and where a suite runs, one class of it.
+//!
+//! Left out, with the reason:
+//! - Controls: they show that an attack works without a wall, which is no question of this kernel.
+//! - The other classes, and the toolhost's own `wall_*`: time, and no complete run of them yet.
+//! - `wall_cgroup`: as a plain program of root's it is in a cgroup that systemd has not left to it, and proves nothing. The
+//!   steps `delegated/*` ask the same of a unit with a cgroup of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,14 +22,14 @@ use oxibot_tests::guest::parcel::{Step, executables, pack, programs};
 use oxibot_tests::guest::report::{Ran, Report};
 use serde_json::Value;
 
-/// Classes of attacks that run one by one in a toolhost that stays (`tool_call`), beside `doctor --attack`, which has all
-/// classes. Left out for their time (each takes minutes there): the other classes, at `full` as a user, and those at
-/// `reduced`.
+/// Classes of attacks, each run one by one in a toolhost that stays.
 const ATTACKS: [&str; 1] = ["attacks_files"];
+/// Classes of ordinary jobs.
+const JOBS: [&str; 1] = ["git"];
 /// Longest one step may take, in seconds by the guest's clock.
 const STEP_SECONDS: u32 = 900;
-/// Longest all of it may take, by ours. It takes a quarter of that where another test runs beside it.
-const PATIENCE: Duration = Duration::from_secs(2_700);
+/// Longest all of it may take, by ours. It takes a sixth of that where a processor is its own.
+const PATIENCE: Duration = Duration::from_secs(4_200);
 
 /// An ordinary user of the guest. systemd starts nothing for a user without an account.
 const USER: u32 = 48_215;
@@ -117,7 +126,8 @@ fn plan(setting: Setting) -> Vec<Step> {
         for name in ATTACKS {
             steps.push(step(&format!("suite/{name}"), suite(name, "--exact tool_call")));
         }
-        steps.push(step("suite/compat", suite("compat", "--exact git_as_user")));
+        let jobs: Vec<String> = JOBS.iter().map(|class| format!("{class}_as_user")).collect();
+        steps.push(step("suite/compat", suite("compat", &format!("--exact {}", jobs.join(" ")))));
         steps.push(step("suite/users", suite("users", "--skip without_user_namespaces")));
     }
     steps
@@ -152,7 +162,6 @@ fn guest(test: &str, setting: Setting) -> Option<Report> {
 }
 
 #[test]
-#[ignore = "no complete run has been green yet: run it by name, with --run-ignored all"]
 fn debian_12_reaches_full() {
     let Some(report) = guest("debian_12_reaches_full", Setting::Full) else { return };
     for who in ["root", "user"] {
@@ -166,16 +175,17 @@ fn debian_12_reaches_full() {
             named(&status, "unavailable").into_iter().filter(|n| !n.contains("cgroup")).collect();
         assert!(gaps.is_empty(), "{gaps:?}");
         let skipped = attacked(&report, who, "full", 180);
+        print_missing(&report, who, &skipped);
         assert!(skipped.iter().all(|(_, why)| !why.contains("named gap")), "{skipped:?}");
     }
     delegated_cgroups_bound_calls(&report);
     every_suite_passed(&report);
     let ran: usize = report.steps.iter().map(|step| step.tests("ok").len()).sum();
-    assert!(ran >= 5, "only {ran} tests ran");
+    assert!(ran >= ATTACKS.len() + JOBS.len() + 3, "only {ran} tests ran");
 }
 
 #[test]
-#[ignore = "no complete run has been green yet: run it by name, with --run-ignored all"]
+#[ignore = "issue 3: no complete run has been green yet: run it by name, with --run-ignored all"]
 fn debian_12_without_user_namespaces_is_reduced() {
     let Some(report) = guest("debian_12_without_user_namespaces_is_reduced", Setting::Reduced) else {
         return;
@@ -190,6 +200,7 @@ fn debian_12_without_user_namespaces_is_reduced() {
             assert!(missing.contains(name), "{name} is not among {missing:?}");
         }
         let skipped = attacked(&report, who, "reduced", 120);
+        print_missing(&report, who, &skipped);
         for id in ["chmod-outside", "stat-outside"] {
             let why = skipped.get(id).unwrap_or_else(|| panic!("{id} is a gap and not named: {skipped:?}"));
             assert!(why.contains("named gap"), "{id}: {why}");
@@ -216,6 +227,19 @@ fn attacked(report: &Report, who: &str, level: &str, least: usize) -> BTreeMap<S
 fn named<'a>(status: &'a Value, state: &str) -> BTreeSet<&'a str> {
     let protections = status["protections"].as_array().unwrap().iter();
     protections.filter(|one| one["state"] == state).map(|one| one["name"].as_str().unwrap()).collect()
+}
+
+/// What a machine like this lacks, for whoever reads the log.
+fn print_missing(report: &Report, who: &str, skipped: &BTreeMap<String, String>) {
+    let status = json(report, &format!("status/{who}"));
+    println!("as {who}, level {}:", status["level"].as_str().unwrap_or_default());
+    for one in status["protections"].as_array().unwrap().iter().filter(|one| one["state"] != "active") {
+        let text = |field: &str| one[field].as_str().unwrap_or_default();
+        println!("  {} {}: {} (needs {})", text("state"), text("name"), text("detail"), text("needs"));
+    }
+    for (id, why) in skipped {
+        println!("  not held or not tried: {id}: {why}");
+    }
 }
 
 /// A line a step for whoever reads the log; the whole output of those that failed.

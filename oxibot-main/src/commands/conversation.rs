@@ -11,13 +11,15 @@ use crate::config::{Loaded, Logging};
 use crate::confine::{Network, confine};
 use crate::exit::Exit;
 use crate::gateway::Exits;
-use crate::launch::{self, Control, ControlEvent, LaunchOptions, Purpose, receive_handover, search_service};
+use crate::launch::{
+    self, Control, ControlEvent, LaunchOptions, OnHangUp, Purpose, receive_handover, search_service,
+};
 use crate::render::terminal::{self, Terminal};
 
 use super::agent;
 use super::fault::{self, Fault, warn_of};
 use super::oneshot::{self, Needs, State};
-use super::signals::Endings;
+use super::signals::{Asked, Endings};
 
 /// Runs it, whichever process this is.
 pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
@@ -48,16 +50,16 @@ pub(super) fn agent(global: &Global, args: &AgentArgs) -> Exit {
             async |prepared, broker| agent::run(prepared, broker, terminal).await,
         );
     }
-    launcher(global, args.json)
+    launcher(global, args.json, OnHangUp::End)
 }
 
 /// The launcher of a long-lived command: starts a toolhost and this program again, as its main process.
-pub(super) fn launcher(global: &Global, json: bool) -> Exit {
+pub(super) fn launcher(global: &Global, json: bool, hang_up: OnHangUp) -> Exit {
     // It reads no configuration: its log is what the command line and the environment say.
     crate::logging::start(global, &Logging::default())
         .and_then(|()| oneshot::launch_options(global, &[]))
         .map(|options| LaunchOptions { purpose: Purpose::LongLived, ..options })
-        .and_then(|options| Ok(launch::launch(&options, super::typed())?))
+        .and_then(|options| Ok(launch::launch(&options, super::typed(), hang_up)?))
         .unwrap_or_else(|fault| fault.report(json))
 }
 
@@ -65,9 +67,13 @@ pub(super) fn launcher(global: &Global, json: bool) -> Exit {
 pub(super) enum Ended {
     /// It ends where it is.
     AtOnce,
-    /// It is told, and ends by itself.
-    Told(Exits),
+    /// It is told, and ends by itself. Where no terminal can hang up, SIGHUP has the configuration read again: if the
+    /// check finds nothing against it, the command ends to be started again with it.
+    Told(Exits, Check),
 }
+
+/// Whether what the configuration says now can be started with.
+pub(super) type Check = Box<dyn Fn() -> Result<(), Fault>>;
 
 /// The main process of a long-lived command: toolhost, configuration, `prepare`, confinement, runtime, `command`.
 pub(super) fn under_launcher<P>(
@@ -133,9 +139,10 @@ async fn attend(
     let exit = loop {
         tokio::select! {
             exit = &mut work => break exit,
-            () = endings.next() => match &ended {
-                Ended::AtOnce => leave(connection, Exit::Cancelled).await,
-                Ended::Told(exits) => exits.end(),
+            asked = endings.next() => match (&ended, asked) {
+                (Ended::AtOnce, Asked::End | Asked::HangUp) => leave(connection, Exit::Cancelled).await,
+                (Ended::Told(exits, check), Asked::HangUp) if launch::reloads_on_hang_up() => reload(exits, check),
+                (Ended::Told(exits, _), Asked::End | Asked::HangUp) => exits.end(),
             },
             event = control.next() => match event {
                 ControlEvent::Toolhost(socket, search) => {
@@ -162,7 +169,7 @@ async fn attend(
             },
         }
     };
-    if let Ended::Told(exits) = &ended
+    if let Ended::Told(exits, _) = &ended
         && exits.restarts()
         && let Err(error) = control.ask_for_restart().await
     {
@@ -170,6 +177,20 @@ async fn attend(
     }
     connection.close().await;
     exit
+}
+
+/// Starts again with what the configuration and the files of secrets say now, or says why not and goes on as it is.
+fn reload(exits: &Exits, check: &Check) {
+    match check() {
+        Ok(()) => {
+            tracing::warn!("the configuration is read again");
+            exits.restart();
+        }
+        Err(fault) => {
+            terminal::complain("the configuration is not taken, and everything goes on as it was");
+            let _exit = fault.report(false);
+        }
+    }
 }
 
 /// Ends in the middle of a conversation. Its calls end with the connection; what was said is in the store, written as it

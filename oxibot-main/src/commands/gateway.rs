@@ -1,7 +1,7 @@
 //! `gateway`: all configured channels, until it is ended.
 //!
-//! What can be wrong is said before anything is confined or connected: no model, no channel, a list that admits nobody,
-//! several people who would share one workspace. The health socket is opened here for the same reason: a confined main
+//! What can be wrong is said before anything is confined or connected: no model, no channel, a list that admits nobody.
+//! The health socket is opened here for the same reason: a confined main
 //! may listen nowhere.
 
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::cli::{AgentArgs, Global};
 use crate::config::{ChannelState, Config, GroupPolicy, Loaded, WorkspaceScope};
 use crate::confine::Network;
 use crate::exit::Exit;
-use crate::gateway::{self, Door, Exits, Listener, Setup};
-use crate::launch::Purpose;
+use crate::gateway::{self, Door, Exits, Listener, Rooms, Setup};
+use crate::launch::{OnHangUp, Purpose};
 use crate::render::terminal;
 use crate::repl;
 use crate::store::lock_gateway;
 
 use super::agent::{self, Prepared};
-use super::conversation::{Ended, launcher, under_launcher};
-use super::fault::Fault;
+use super::conversation::{Check, Ended, launcher, under_launcher};
+use super::fault::{self, Fault};
 use super::oneshot::{Needs, State};
 
 /// Channels this program can speak to.
@@ -32,6 +32,7 @@ struct Ready {
     prepared: Prepared,
     setups: Vec<Setup>,
     admins: Vec<String>,
+    rooms: Rooms,
     listener: Option<Listener>,
     state: std::path::PathBuf,
 }
@@ -39,7 +40,7 @@ struct Ready {
 /// Runs it, whichever process this is.
 pub(super) fn run(global: &Global) -> Exit {
     if !global.launched {
-        return launcher(global, false);
+        return launcher(global, false, OnHangUp::Reload);
     }
     let needs = Needs {
         workspaces: Vec::new(),
@@ -50,8 +51,14 @@ pub(super) fn run(global: &Global) -> Exit {
         purpose: Purpose::LongLived,
     };
     let exits = Exits::default();
-    under_launcher(global, &needs, prepare, Ended::Told(exits.clone()), async |ready, broker| {
-        let Ready { prepared, setups, admins, listener, state } = ready;
+    let again = global.clone();
+    let check: Check = Box::new(move || {
+        let loaded = fault::load_quietly(&again)?;
+        loaded.config.require_model()?;
+        setups(&loaded.config).map(drop)
+    });
+    under_launcher(global, &needs, prepare, Ended::Told(exits.clone(), check), async |ready, broker| {
+        let Ready { prepared, setups, admins, rooms, listener, state } = ready;
         let _only_one = match lock_gateway(&state) {
             Ok(lock) => lock,
             Err(error) => {
@@ -63,7 +70,7 @@ pub(super) fn run(global: &Global) -> Exit {
             Ok(voice) => voice,
             Err(unready) => return unready.report(false),
         };
-        gateway::run(voice, setups, &admins, listener, &exits).await
+        gateway::run(voice, setups, (&admins, rooms), listener, &exits).await
     })
 }
 
@@ -90,7 +97,19 @@ fn prepare(loaded: &Loaded) -> Result<Ready, Exit> {
     } else {
         None
     };
-    Ok(Ready { prepared, setups, admins, listener, state: loaded.paths.state.clone() })
+    let rooms = Rooms::new(scope(config), &loaded.paths.home);
+    Ok(Ready { prepared, setups, admins, rooms, listener, state: loaded.paths.state.clone() })
+}
+
+/// Who shares a workspace. Unset, people share none as soon as there is more than one.
+fn scope(config: &Config) -> WorkspaceScope {
+    let overview = config.channels.overview();
+    let started = overview.iter().filter(|channel| channel.state == ChannelState::Configured);
+    let admitted: Vec<String> = started.flat_map(|channel| channel.allowed_users).cloned().collect();
+    config.agents.workspace_scope.unwrap_or(match people(&admitted) {
+        People::Nobody | People::One => WorkspaceScope::Shared,
+        People::Many => WorkspaceScope::Sender,
+    })
 }
 
 /// Administrators: those listed; without a list the one who is admitted, where it is one.
@@ -148,14 +167,6 @@ fn setups(config: &Config) -> Result<Vec<Setup>, Fault> {
              `oxibot config path`",
         ));
     }
-    let admitted: Vec<String> = ready.iter().flat_map(|overview| overview.allowed_users).cloned().collect();
-    if people(&admitted) == People::Many && config.agents.workspace_scope != Some(WorkspaceScope::Shared) {
-        return Err(refused(
-            "cannot start the gateway: more than one person is admitted, and a workspace for each is not possible yet"
-                .to_owned(),
-            "set agents.workspaceScope to \"shared\" if they may read each other's files, or admit one person",
-        ));
-    }
     let mut setups = Vec::new();
     if let Some(telegram) = &config.channels.telegram
         && let Some(token) = &telegram.token
@@ -172,7 +183,8 @@ fn setups(config: &Config) -> Result<Vec<Setup>, Fault> {
             identity: Identity::Opaque,
             group_policy: telegram.group_policy,
             groups: telegram.group_allow_from.clone(),
-            in_groups: config.groups.memory,
+            // Where a group has a workspace of its own, nobody's memory is in it.
+            in_groups: config.groups.memory || scope(config) != WorkspaceScope::Shared,
         };
         setups.push(Setup { channel: Arc::new(channel) as Arc<dyn Channel>, door });
     }

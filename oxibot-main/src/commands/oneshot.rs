@@ -6,7 +6,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use oxibot_proto::message::{CloseReason, Level, ToolhostHello};
+use oxibot_proto::message::{CloseReason, Level, PEOPLE, ToolhostHello};
 
 use crate::broker::{self, Broker, BrokerError, Greeted};
 use crate::cli::Global;
@@ -298,6 +298,8 @@ pub(super) fn plan(
     let mut workspaces: Vec<PathBuf> = greeted.hello.workspaces.iter().map(PathBuf::from).collect();
     workspaces.extend(needs.workspaces.iter().cloned());
     workspaces.push(loaded.paths.workspace.clone());
+    // Those of people come into being later, below this; main must not be able to read them either.
+    workspaces.push(loaded.paths.home.join(PEOPLE));
     let (state, reread) = match needs.state {
         State::Unused => (Vec::new(), Vec::new()),
         State::Used => {

@@ -19,9 +19,18 @@ impl Interrupts {
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
-            () = self.endings.next() => {}
+            _ = self.endings.next() => {}
         }
     }
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// To end.
+    End,
+    /// The terminal is gone; where there was none, to read the configuration again.
+    HangUp,
 }
 
 /// The polite requests to end: for conversations, where Ctrl-C means something else.
@@ -36,10 +45,10 @@ impl Endings {
     }
 
     /// The next one. Cancel-safe.
-    pub(super) async fn next(&mut self) {
+    pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.hang_up.recv() => Asked::HangUp,
         }
     }
 }

@@ -4,7 +4,14 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
+use crate::agent::prompt::date_of;
 use crate::config::{ChannelState, Loaded, PROVIDERS};
+use crate::render::neutral;
+use crate::store::post::{DeadLetter, Waiting};
+use crate::store::{Database, StoreError};
+
+/// Dead letters shown.
+const MOST_DEAD: u32 = 5;
 
 /// Prints the overview, for people or as one JSON object. Returns the exit status, 0.
 ///
@@ -53,10 +60,29 @@ fn overview(loaded: &Loaded) -> Value {
         "fallback_models": config.agents.defaults.fallback_models,
         "providers": providers,
         "channels": channels,
+        "post": match post(loaded) {
+            None => Value::Null,
+            Some(Err(error)) => json!({ "error": error.to_string() }),
+            Some(Ok((waiting, dead))) => json!({
+                "inbound": waiting.inbound, "outbound": waiting.outbound, "dead": waiting.dead,
+                "dead_letters": dead.iter().map(|letter| json!({
+                    "conversation": letter.conversation, "fault": letter.fault, "at_ms": letter.at,
+                })).collect::<Vec<_>>(),
+            }),
+        },
         "gateway": { "host": config.gateway.host, "port": config.gateway.port, "health": config.gateway.health },
         "restrict_to_workspace": config.tools.restrict_to_workspace,
         "sandbox_require": config.sandbox.require.name(),
         "warnings": loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+/// What the gateway has not answered, not delivered and given up; none where no conversation was ever kept.
+fn post(loaded: &Loaded) -> Option<Result<(Waiting, Vec<DeadLetter>), StoreError>> {
+    let state = &loaded.paths.state;
+    state.join("conversations.db").exists().then(|| {
+        let database = Database::open(state)?;
+        Ok((database.waiting()?, database.dead(MOST_DEAD)?))
     })
 }
 
@@ -116,6 +142,20 @@ fn for_people(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
             (_, None) => String::new(),
         };
         writeln!(out, "  {:<11} {state}{more}", channel.name)?;
+    }
+    match post(loaded) {
+        None => {}
+        Some(Err(error)) => writeln!(out, "\npost\n  {error}")?,
+        Some(Ok((Waiting { inbound, outbound, dead }, letters))) => {
+            writeln!(
+                out,
+                "\npost\n  {inbound} messages without an answer, {outbound} deliveries waiting, {dead} given up"
+            )?;
+            for letter in letters {
+                let (to, why) = (neutral::line(&letter.conversation, 60), neutral::line(&letter.fault, 200));
+                writeln!(out, "  given up on {}: {to}: {why}", date_of(letter.at))?;
+            }
+        }
     }
     for warning in &loaded.warnings {
         writeln!(out, "warning: {warning}")?;

@@ -144,8 +144,8 @@ impl Desk {
             if message.addressed && self.strangers.tell(&message.target.chat, Instant::now()) {
                 tracing::warn!(
                     target: "oxibot_channels", channel = self.channel, chat = %message.target.chat,
-                    "not answered: in a group everybody would read what memory/ and USER.md hold; set groups.memory to \
-                     true to allow that"
+                    "not answered: in a group everybody would read what memory/ and USER.md hold; set \
+                     agents.workspaceScope to \"sender\" to give groups a workspace of their own, or groups.memory to true"
                 );
             }
             return false;

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::consent::{InChat, Person, Questions};
 use super::exits::Exits;
 use super::figures::Figures;
+use super::rooms::{Rooms, TooLong};
 use super::supervise::State;
 use crate::agent::acting::Acting;
 use crate::agent::allowance::Allowance;
@@ -56,9 +57,16 @@ pub(super) struct Office {
     /// Calls that wait for a yes.
     pub(super) questions: Questions,
     pub(super) exits: Exits,
-    admins: Admins,
+    house: House,
     /// Models people chose for their conversation, until the next start.
     chosen: Mutex<BTreeMap<String, Choice>>,
+}
+
+/// Who runs it, and who shares what.
+#[derive(Debug)]
+pub(super) struct House {
+    pub(super) admins: Admins,
+    pub(super) rooms: Rooms,
 }
 
 /// Who may do what others may not, by channel. Only an id makes an administrator: a name can be given up.
@@ -115,7 +123,7 @@ impl Office {
     pub(super) fn new(
         voice: Voice,
         channels: BTreeMap<&'static str, Post>,
-        admins: Admins,
+        house: House,
         exits: Exits,
     ) -> Self {
         Self {
@@ -125,7 +133,7 @@ impl Office {
             figures: Figures::default(),
             questions: Questions::default(),
             exits,
-            admins,
+            house,
             chosen: Mutex::new(BTreeMap::new()),
         }
     }
@@ -140,7 +148,7 @@ impl Office {
         channel: &str,
         conversation: &str,
         inbound: &Inbound,
-    ) -> (Agent, Terms) {
+    ) -> Result<(Agent, Terms), TooLong> {
         let who = self.person(channel, inbound).who;
         let approver = InChat {
             office: Arc::clone(self),
@@ -151,14 +159,25 @@ impl Office {
         };
         let origin = Origin { who, channel: channel.to_owned(), session: conversation.to_owned() };
         let mut agent = self.voice.agent.clone();
-        let acting = Acting::new(self.voice.broker.clone(), origin, None);
+        let room = self.house.rooms.of(channel, inbound)?;
+        agent.workspace = self.workspace(room.as_deref());
+        let acting = Acting::new(self.voice.broker.clone(), origin, room);
         agent.hands = Arc::new(acting.asking(Arc::new(approver)));
         let mut terms = self.voice.terms.clone();
         if let Some(choice) = self.chosen().get(conversation) {
             agent.mind = Arc::clone(&choice.mind);
             terms.model.clone_from(&choice.model);
         }
-        (agent, terms)
+        Ok((agent, terms))
+    }
+
+    /// Absolute path of the workspace a message is worked on in.
+    pub(super) fn workspace_of(&self, channel: &str, inbound: &Inbound) -> String {
+        self.workspace(self.house.rooms.of(channel, inbound).unwrap_or_default().as_deref())
+    }
+
+    fn workspace(&self, room: Option<&str>) -> String {
+        room.map_or_else(|| self.voice.agent.workspace.clone(), str::to_owned)
     }
 
     /// Who wrote a message.
@@ -166,7 +185,7 @@ impl Office {
         Person {
             who: format!("{channel}:{}", inbound.sender.id),
             name: inbound.sender.name.clone(),
-            admin: self.admins.have(channel, &inbound.sender),
+            admin: self.house.admins.have(channel, &inbound.sender),
         }
     }
 

@@ -11,7 +11,8 @@ use tokio::time::{interval, sleep, timeout};
 use super::exits::Exits;
 use super::health::{self, Listener};
 use super::intake::Door;
-use super::office::{Admins, Office, Post, Voice};
+use super::office::{Admins, House, Office, Post, Voice};
+use super::rooms::Rooms;
 use super::{courier, hub, supervise};
 use crate::agent::runner::now_millis;
 use crate::channels::Channel;
@@ -40,11 +41,11 @@ impl std::fmt::Debug for Setup {
     }
 }
 
-/// Runs until `exits` says so, then drains. `admins` are administrators as `channel:id`.
+/// Runs until `exits` says so, then drains. `admins` are administrators as `channel:id`, `rooms` who shares a workspace.
 pub async fn run(
     voice: Voice,
     setups: Vec<Setup>,
-    admins: &[String],
+    (admins, rooms): (&[String], Rooms),
     listener: Option<Listener>,
     exits: &Exits,
 ) -> Exit {
@@ -52,8 +53,8 @@ pub async fn run(
         setups.iter().map(|setup| (setup.channel.name(), setup.door.clone())).collect();
     let posts = setups.into_iter().map(|setup| (setup.channel.name(), Post::new(setup.channel))).collect();
     let identities = doors.iter().map(|(channel, door)| (*channel, door.identity)).collect();
-    let admins = Admins::new(admins, &identities);
-    let office = Arc::new(Office::new(voice, posts, admins, exits.clone()));
+    let house = House { admins: Admins::new(admins, &identities), rooms };
+    let office = Arc::new(Office::new(voice, posts, house, exits.clone()));
     let (hub, arrivals) = mpsc::channel(ARRIVALS);
     let mut receiving = JoinSet::new();
     for (channel, door) in &doors {

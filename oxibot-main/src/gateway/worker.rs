@@ -85,7 +85,10 @@ async fn one(
     if said.at_once() {
         return at_once(office, message, &inbound, &said, false).await;
     }
-    let (agent, terms) = office.agent(&message.channel, conversation, &inbound);
+    let (agent, terms) = match office.agent(&message.channel, conversation, &inbound) {
+        Ok(found) => found,
+        Err(error) => return answer(office, message, &[], &inbound.target, &format!("[{error}]")).await,
+    };
     match said {
         Said::New => {
             let session = agent.session(conversation).await?;
@@ -154,7 +157,7 @@ pub(super) async fn at_once(
                 Heard::NotYours => words::unheard(id, false),
             }
         }
-        Said::Status => status(office, &message.conversation),
+        Said::Status => status(office, message, inbound),
         Said::WhoAmI => who(&message.channel, inbound),
         Said::Usage => {
             let rows = office.store().run(|store| store.usage(USAGE_DAYS, now_millis())).await?;
@@ -169,13 +172,13 @@ pub(super) async fn at_once(
     answer(office, message, &[], &inbound.target, &text).await
 }
 
-fn status(office: &Office, conversation: &str) -> String {
+fn status(office: &Office, message: &Received, inbound: &Inbound) -> String {
     let busy = super::office::TURNS_AT_ONCE.saturating_sub(office.turns.available_permits());
     format!(
         "model: {}\nsandbox: {}\nworkspace: {}\nturns running: {busy}",
-        office.model(conversation),
+        office.model(&message.conversation),
         office.voice.agent.level,
-        office.voice.agent.workspace
+        office.workspace_of(&message.channel, inbound)
     )
 }
 

@@ -5,7 +5,8 @@ use oxibot_proto::settings::Senders;
 use tokio::time::timeout;
 
 use super::super::exits::Exits;
-use super::super::office::{Admins, Voice};
+use super::super::office::{Admins, House, Voice};
+use super::super::rooms::Rooms;
 use super::*;
 use crate::agent::allowance::Allowance;
 use crate::agent::fakes::{FakeHands, FakeMind, Line};
@@ -125,8 +126,9 @@ impl Bench {
         let voice = Voice { agent, terms, open_mind, broker, allowance };
         let vendor = Arc::new(vendor);
         let post = Post::new(vendor.clone());
-        let office =
-            Arc::new(Office::new(voice, [("telegram", post)].into(), Admins::default(), Exits::default()));
+        let rooms = Rooms::new(crate::config::WorkspaceScope::Shared, state.path());
+        let house = House { admins: Admins::default(), rooms };
+        let office = Arc::new(Office::new(voice, [("telegram", post)].into(), house, Exits::default()));
         Self { office, mind, vendor, said: Mutex::new(0), _connection: connection, _state: state }
     }
 

@@ -32,14 +32,33 @@ const DRAINING: Duration = Duration::from_secs(30);
 /// How long main may still be ending when its toolhost has ended in good order.
 const CLOSING: Duration = Duration::from_secs(2);
 
+/// What SIGHUP does to what was launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnHangUp {
+    /// It ends.
+    End,
+    /// Main is told and decides, where no terminal can have hung up; else as above.
+    Reload,
+}
+
+/// Whether SIGHUP can only be somebody's wish that the configuration be read again.
+#[must_use]
+pub fn reloads_on_hang_up() -> bool {
+    !rustix::termios::isatty(io::stdin())
+}
+
 /// Starts everything and stays until main ended. The toolhost is started first, before anything else is done.
 ///
 /// # Errors
 /// When one of the two cannot be started. Nothing is left running then.
-pub fn launch(options: &LaunchOptions, arguments: Vec<OsString>) -> Result<Exit, LaunchError> {
+pub fn launch(
+    options: &LaunchOptions,
+    arguments: Vec<OsString>,
+    hang_up: OnHangUp,
+) -> Result<Exit, LaunchError> {
     // A main that is killed while a person types leaves the terminal in raw mode.
     let terminal = rustix::termios::tcgetattr(io::stdin()).ok();
-    let mut launcher = Launcher::start(options, arguments)?;
+    let mut launcher = Launcher::start(options, arguments, hang_up)?;
     let ended = launcher.watch();
     launcher.end();
     if let Some(terminal) = terminal {
@@ -55,6 +74,7 @@ struct Launcher<'a> {
     signals: SignalFd,
     toolhost: Option<Toolhost>,
     main: Main,
+    hang_up: OnHangUp,
     restarts: Vec<Instant>,
 }
 
@@ -65,7 +85,11 @@ struct Main {
 }
 
 impl<'a> Launcher<'a> {
-    fn start(options: &'a LaunchOptions, arguments: Vec<OsString>) -> Result<Self, LaunchError> {
+    fn start(
+        options: &'a LaunchOptions,
+        arguments: Vec<OsString>,
+        hang_up: OnHangUp,
+    ) -> Result<Self, LaunchError> {
         let Started { socket, toolhost, search } = start_toolhost(options)?;
         let main = start_main(&arguments, &socket, search.as_ref())?;
         // After the children were made: they do not inherit the mask. Ctrl-C is main's to understand; the others end
@@ -74,7 +98,15 @@ impl<'a> Launcher<'a> {
         set_mask(SigmaskHow::SIG_BLOCK, &waited)?;
         let signals = SignalFd::with_flags(&waited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(|errno| system("wait for signals", errno))?;
-        Ok(Self { options, arguments, signals, toolhost: Some(toolhost), main, restarts: Vec::new() })
+        Ok(Self {
+            options,
+            arguments,
+            signals,
+            toolhost: Some(toolhost),
+            main,
+            hang_up,
+            restarts: Vec::new(),
+        })
     }
 
     fn watch(&mut self) -> Result<Exit, LaunchError> {
@@ -145,7 +177,10 @@ impl<'a> Launcher<'a> {
             // The terminal sent it to main as well.
             Some(Signal::SIGINT | Signal::SIGQUIT) | None => {}
             Some(signal) => {
-                asked_to_end.get_or_insert_with(Instant::now);
+                let reload = self.hang_up == OnHangUp::Reload && reloads_on_hang_up();
+                if signal != Signal::SIGHUP || !reload {
+                    asked_to_end.get_or_insert_with(Instant::now);
+                }
                 if let Ok(pid) = i32::try_from(self.main.child.id()) {
                     // It was not waited for yet, so the number is still its own.
                     let _ended_meanwhile = kill(Pid::from_raw(pid), signal);

@@ -24,7 +24,7 @@ pub use control::{Control, ControlEvent, Handover, receive_handover};
 pub use facts::machine_facts;
 pub use fetcher::{SearchDoor, search_service};
 pub use held::hold_secrets;
-pub use launcher::{join_launcher, launch};
+pub use launcher::{OnHangUp, join_launcher, launch, reloads_on_hang_up};
 pub use toolhost::{LaunchOptions, Purpose, Started, Toolhost, start_toolhost};
 
 /// Something could not be started. Each variant says who could have caused it and what to do.

@@ -204,7 +204,8 @@ fn environment(ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsStrin
         "OXIBOT_APPROVALS__",
         "OXIBOT_AUDIT__",
     ];
-    const NAMES: [&str; 3] = [
+    const NAMES: [&str; 4] = [
+        "OXIBOT_AGENTS__WORKSPACE_SCOPE",
         "OXIBOT_TOOLS__RESTRICT_TO_WORKSPACE",
         "OXIBOT_TOOLS__DISABLED",
         "OXIBOT_AGENTS__DEFAULTS__WORKSPACE",

@@ -83,6 +83,17 @@ pub struct Waiting {
     pub dead: u64,
 }
 
+/// A delivery that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it was to go, for example `telegram:42`.
+    pub conversation: String,
+    /// What the vendor said. Untrusted.
+    pub fault: String,
+    /// When it was given up, in milliseconds since 1970.
+    pub at: i64,
+}
+
 impl Database {
     /// Keeps a message. `false` when it was kept before: vendors deliver again what they think was lost.
     pub fn receive(
@@ -252,6 +263,18 @@ impl Database {
         )
     }
 
+    /// The newest deliveries that were given up.
+    pub fn dead(&self, most: u32) -> Result<Vec<DeadLetter>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT conversation, COALESCE(fault, ''), dead_at FROM outbox WHERE dead_at IS NOT NULL
+             ORDER BY dead_at DESC, id DESC LIMIT ?1",
+        )?;
+        let rows = statement.query_map([most], |row| {
+            Ok(DeadLetter { conversation: row.get(0)?, fault: row.get(1)?, at: row.get(2)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Forgets what was answered and delivered before `before`: it is only kept to recognise repetitions.
     pub fn forget_post(&mut self, before: i64) -> Result<(), StoreError> {
         let transaction = self.write()?;
@@ -388,6 +411,9 @@ mod tests {
         database.give_up(first.id, "chat not found", 2).unwrap();
         assert_eq!(database.due("telegram", 2, 1).unwrap().remove(0).key, "2");
         assert_eq!(database.waiting().unwrap().dead, 1);
+        let dead = database.dead(9).unwrap();
+        let letter = DeadLetter { conversation: "a".into(), fault: "chat not found".into(), at: 2 };
+        assert_eq!(dead, [letter]);
     }
 
     #[test]

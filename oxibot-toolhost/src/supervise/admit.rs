@@ -17,7 +17,9 @@ use super::attacks::only_attacks;
 use super::audit::{About, Subject, capped};
 use super::broker::{Broker, Fixed};
 use super::calls::{Body, Call, Finished, Plan, Shape};
+use super::place::Place;
 use super::web::Asker;
+use super::workspace::MAX_WORKSPACES;
 use super::{approvals, environment, network, whole};
 use crate::shell::Judged;
 use crate::tools::{self, ToolRequest, WebRequest};
@@ -216,6 +218,29 @@ impl Broker {
         format!("{}-{counter:04x}", self.fixed.id_prefix)
     }
 
+    /// As [`Broker::place_of`]; a person's workspace that is granted and new becomes one.
+    pub(crate) fn place_for(&mut self, workspace: Option<&str>, now: Instant) -> Result<usize, Denial> {
+        let denial = match self.place_of(workspace) {
+            Ok(place) => return Ok(place),
+            Err(denial) => denial,
+        };
+        let people = self.fixed.people.as_ref();
+        let Some((found, profile)) =
+            people.zip(workspace).and_then(|(people, asked)| people.workspace(asked))
+        else {
+            return Err(denial);
+        };
+        if self.places.len() >= MAX_WORKSPACES {
+            return Err(Denial {
+                rule: "workspace.full".to_owned(),
+                reason: format!("{MAX_WORKSPACES} workspaces are in use"),
+                hint: "start OxiBot again, or let people share with agents.workspaceScope".to_owned(),
+            });
+        }
+        self.places.push(Place::new(found, profile, self.fixed.require, now).made_when_needed());
+        Ok(self.places.len() - 1)
+    }
+
     pub(crate) fn place_of(&self, workspace: Option<&str>) -> Result<usize, Denial> {
         let Some(asked) = workspace else { return Ok(0) };
         self.places.iter().position(|place| place.workspace.answers_to(asked)).ok_or_else(|| Denial {
@@ -357,7 +382,7 @@ impl Broker {
         body: MakeBody,
         now: Instant,
     ) {
-        let place = match self.place_of(asked.workspace.as_deref()) {
+        let place = match self.place_for(asked.workspace.as_deref(), now) {
             Ok(place) => place,
             Err(denial) => return self.refuse(link, &asked, Outcome::Denied(denial), now),
         };
@@ -483,7 +508,7 @@ impl Broker {
             Ok(parsed) => parsed,
             Err(message) => return block("arguments.invalid", message, "correct the call"),
         };
-        if let Err(denial) = self.place_of(request.workspace.as_deref()) {
+        if let Err(denial) = self.place_for(request.workspace.as_deref(), Instant::now()) {
             return block(&denial.rule, denial.reason, &denial.hint);
         }
         let Judged { verdict, rules, mut commands } = self.reader.judge(&mut self.nursery, &parsed);

@@ -25,6 +25,7 @@ use super::control::{ControlSocket, StopSwitch};
 use super::environment::Machine;
 use super::link::{Link, Lost, Rights};
 use super::log;
+use super::people::People;
 use super::place::{Place, Role};
 use super::reader::Reader;
 use super::senders::Senders;
@@ -58,6 +59,8 @@ pub(crate) struct Fixed {
     pub(crate) redactor: Redactor,
     /// Attacks profiles that are first used later. `None` without a wall.
     pub(crate) battery: Option<Battery>,
+    /// Workspaces of people, where they may have their own.
+    pub(crate) people: Option<People>,
     /// Started to judge calls: it runs none.
     pub(crate) only_judges: bool,
     /// Begins every call id: start time and process id, in hex.

@@ -34,6 +34,7 @@ mod life;
 mod link;
 mod log;
 mod network;
+mod people;
 mod place;
 mod process;
 mod prove;

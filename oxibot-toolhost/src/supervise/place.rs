@@ -81,6 +81,8 @@ pub(crate) struct Place {
     retired: Vec<Zygote>,
     last_used: Instant,
     cool_until: Option<Instant>,
+    /// Whether its directory is made, where it is not there.
+    make: bool,
 }
 
 impl Place {
@@ -100,7 +102,13 @@ impl Place {
             retired: Vec::new(),
             last_used: now,
             cool_until: None,
+            make: false,
         }
+    }
+
+    /// Its directory is made when its zygote is started.
+    pub(crate) fn made_when_needed(self) -> Self {
+        Self { make: true, ..self }
     }
 
     /// Level that holds for calls here.
@@ -158,7 +166,11 @@ impl Place {
                     cause: "too many hold processes that cannot be ended".to_owned(),
                 });
             }
-            let zygote = nursery.zygote(&self.profile)?;
+            let zygote = if self.make {
+                nursery.zygote_and_workspace(&self.profile)?
+            } else {
+                nursery.zygote(&self.profile)?
+            };
             let level = zygote.obtained().level;
             if level < require {
                 zygote.kill();

@@ -113,7 +113,7 @@ impl Broker {
             workspace: workspace.map(str::to_owned),
             about: About { text: path.to_owned(), size },
         };
-        let admitted = self.admit_transfer(&asked).and_then(|place| made.map(|made| (place, made)));
+        let admitted = self.admit_transfer(&asked, now).and_then(|place| made.map(|made| (place, made)));
         match admitted {
             Ok((place, (transfer, work))) => {
                 let key = self.key();
@@ -129,8 +129,8 @@ impl Broker {
         }
     }
 
-    fn admit_transfer(&mut self, asked: &Asked) -> Result<usize, Outcome> {
-        let place = self.place_of(asked.workspace.as_deref()).map_err(Outcome::Denied)?;
+    fn admit_transfer(&mut self, asked: &Asked, now: Instant) -> Result<usize, Outcome> {
+        let place = self.place_for(asked.workspace.as_deref(), now).map_err(Outcome::Denied)?;
         if let Some(stop) = self.stop.cause() {
             return Err(Outcome::Denied(stop_denial(stop)));
         }

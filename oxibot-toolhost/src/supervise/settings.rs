@@ -41,6 +41,8 @@ const OVERRIDES: [&str; 7] = [
 const SECRETS: &str = "OXIBOT_TOOLS__WEB__";
 /// The one override outside our sections.
 const WORKSPACE_OVERRIDE: &str = "OXIBOT_AGENTS__DEFAULTS__WORKSPACE";
+/// And the one that says who shares it.
+const SCOPE_OVERRIDE: &str = "OXIBOT_AGENTS__WORKSPACE_SCOPE";
 
 /// Objects we read. serde would also take an array in their place, by position.
 const SECTIONS: [&str; 15] = [
@@ -112,7 +114,7 @@ fn environment() -> BTreeMap<String, String> {
 
 fn is_override(name: &str) -> bool {
     let ours = OVERRIDES.iter().any(|prefix| name.starts_with(prefix));
-    name == WORKSPACE_OVERRIDE || (ours && !name.starts_with(SECRETS))
+    name == WORKSPACE_OVERRIDE || name == SCOPE_OVERRIDE || (ours && !name.starts_with(SECRETS))
 }
 
 /// Runs the child and takes its answer. Blocks until it ends; the launcher watches over us.
@@ -204,9 +206,10 @@ impl Default for ToolsSection {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct AgentsSection {
     defaults: AgentDefaults,
+    workspace_scope: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -247,6 +250,7 @@ fn extract(
         approvals: whole.approvals,
         audit: whole.audit,
         workspaces: whole.agents.defaults.workspace.into_iter().collect(),
+        people: whole.agents.workspace_scope.as_deref() != Some("shared"),
     };
     check(&settings)?;
     // Ours are tested where they are made; loading them costs a moment, which a start without own rules is spared.
@@ -517,7 +521,11 @@ mod tests {
 
     #[test]
     fn variables_that_may_hold_a_secret_stay_out() {
-        assert!(is_override("OXIBOT_TOOLS__EXEC__TIMEOUT") && is_override(WORKSPACE_OVERRIDE));
+        assert!(
+            is_override("OXIBOT_TOOLS__EXEC__TIMEOUT")
+                && is_override(WORKSPACE_OVERRIDE)
+                && is_override(SCOPE_OVERRIDE)
+        );
         for name in ["OXIBOT_TOOLS__WEB__SEARCH__API_KEY", "OXIBOT_PROVIDERS__XAI__API_KEY", "PATH"] {
             assert!(!is_override(name), "{name}");
         }

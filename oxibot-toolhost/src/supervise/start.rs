@@ -25,6 +25,7 @@ use super::broker::{Broker, Fatal, Fixed, Parts};
 use super::confine::{self, Kept, Unconfined};
 use super::control::{self, ControlSocket, StopSwitch};
 use super::environment::Machine;
+use super::people::People;
 use super::place::Place;
 use super::prove::Proof;
 use super::reader::Reader;
@@ -174,6 +175,11 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
             Ok(Place::new(workspace, profile, require, now))
         })
         .collect::<Result<_, Refused>>()?;
+    // Only what stays speaks for more than the person who started it.
+    let people = match arguments.purpose {
+        Purpose::LongLived => People::granted(&settings, &around, wanted)?,
+        Purpose::OneShot | Purpose::Judge | Purpose::Attack => None,
+    };
     let only_judges = arguments.purpose == Purpose::Judge;
     let mut wall = if only_judges {
         // Nothing will run, so nothing has to hold; and a machine without a wall is told what would be refused.
@@ -199,6 +205,7 @@ fn begin(arguments: Serve, main: OwnedFd, web: Option<OwnedFd>) -> Result<Broker
     let senders = Senders::open(around.home.as_deref(), settings.limits.senders)
         .map_err(prepare("open the count of calls"))?;
     let fixed = Fixed {
+        people,
         machine: Machine::look(),
         redactor,
         null: process::null().map_err(prepare("open /dev/null"))?,

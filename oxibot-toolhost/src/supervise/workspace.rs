@@ -118,7 +118,7 @@ pub(crate) fn admit(spelling: &Path, around: &Surroundings) -> Result<Workspace,
 }
 
 /// The rules, on canonical paths. Answers what has to be covered.
-fn judge(path: &Path, around: &Surroundings) -> Result<Vec<PathBuf>, Refused> {
+pub(super) fn judge(path: &Path, around: &Surroundings) -> Result<Vec<PathBuf>, Refused> {
     let shown = || path.display().to_string();
     if path == Path::new("/") {
         return Err(Refused::System { path: shown(), what: "the root directory" });

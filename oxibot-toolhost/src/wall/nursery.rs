@@ -3,9 +3,11 @@
 //! Landlock forbids mounts for ever, and the supervisor puts itself under Landlock; so it starts this first. The
 //! nursery reads only [`Order`]s, which the supervisor computed from configuration.
 
-use std::ffi::CStr;
-use std::fs::File;
+use std::ffi::{CStr, OsStr};
+use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -100,6 +102,18 @@ impl Nursery {
     /// When no wall of the wanted kind can be had. The fault names the weakest wall's missing step; the profile's
     /// `restrict_to_workspace: false` is only possible with namespaces or without any wall.
     pub fn zygote(&mut self, profile: &Profile) -> Result<Zygote, WallFault> {
+        self.strongest(profile, false)
+    }
+
+    /// As [`Nursery::zygote`]; a workspace that is not there is made first, private.
+    ///
+    /// # Errors
+    /// As [`Nursery::zygote`], and when the directory cannot be made.
+    pub fn zygote_and_workspace(&mut self, profile: &Profile) -> Result<Zygote, WallFault> {
+        self.strongest(profile, true)
+    }
+
+    fn strongest(&mut self, profile: &Profile, make: bool) -> Result<Zygote, WallFault> {
         let plans: &[Plan] = match (profile.wanted, profile.restrict_to_workspace) {
             (Wanted::Strongest, true) => &[Plan::Full, Plan::Bare],
             (Wanted::Strongest, false) => &[Plan::Full],
@@ -118,6 +132,7 @@ impl Nursery {
             let order = Order {
                 profile: profile.clone(),
                 plan: *plan,
+                make,
                 number: self.started,
                 lowered: lowered.clone(),
                 session: String::new(),
@@ -399,6 +414,11 @@ fn reap(session: &str, zygotes: &mut Vec<Child>, readers: &mut Vec<Pid>, ended: 
 }
 
 fn start_zygote(program: BorrowedFd<'_>, order: &Order) -> Result<(Pid, OwnedFd, OwnedFd), WallFault> {
+    if order.make {
+        let workspace = Path::new(OsStr::from_bytes(&order.profile.workspace));
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(workspace);
+        made.step_on("make the workspace", workspace.display())?;
+    }
     let started = start_role(program, c"zygote")?;
     send_message(started.2.as_fd(), order, &[])?;
     Ok(started)

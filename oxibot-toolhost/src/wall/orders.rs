@@ -35,6 +35,8 @@ pub(super) enum ToNursery {
 pub(super) struct Order {
     pub(super) profile: Profile,
     pub(super) plan: Plan,
+    /// Whether the nursery makes the workspace, private, where it is not there.
+    pub(super) make: bool,
     /// Number of this zygote among those of the nursery; part of the user id calls run as.
     pub(super) number: u32,
     /// Why a stronger plan did not hold.

@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use oxibot_proto::message::{CallResult, Outcome};
+use oxibot_proto::message::{CallResult, Level, Outcome};
 use serde_json::json;
 
 use crate::broker::{BrokerError, Calls};
@@ -184,6 +184,9 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
+/// The search that begins with a signal to the process that holds the decoys.
+const BY_SIGNAL: &str = "decoy-in-a-core";
+
 /// One search, and what must not be in what it prints.
 struct Search {
     id: &'static str,
@@ -258,7 +261,7 @@ fn searches(planted: &Planted) -> Vec<Search> {
             "timeout 30 grep -rhaos \"$r\" /etc /home /root /tmp /var /run /opt /srv /mnt /media /dev/shm /dev/mqueue".to_owned(),
         ),
         bash(
-            "decoy-in-a-core",
+            BY_SIGNAL,
             "PID namespace, memory not dumpable",
             Some("got-through"),
             format!("kill -SEGV {main} && echo got-through; cat /proc/sys/kernel/core_pattern >/dev/null; grep -rhaos \"$r\" ./core* /tmp/core* /var/lib/systemd/coredump"),
@@ -299,6 +302,10 @@ impl Search {
         };
         let (result, detail) = if let Some((_, place)) = leaked {
             (AttackResult::Broken, format!("the decoy in main's {place} was found"))
+        } else if self.through.is_some_and(has) && self.id == BY_SIGNAL && found.level == Level::Reduced {
+            // Before Landlock ABI 6 nothing says whose process a signal is for. What it left behind holds no decoy.
+            let gap = "named gap of level reduced: processes of the same user can be signalled".to_owned();
+            (AttackResult::Skipped, gap)
         } else if self.through.is_some_and(has) {
             (AttackResult::Broken, "it reached the process that holds the decoy".to_owned())
         } else if self.control && !has(working) {
