@@ -21,6 +21,8 @@ use crate::render::neutral;
 
 /// Longest a command may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest the fetching of a mail may take: half a megabyte over a poor line.
+const FETCHING: Duration = Duration::from_secs(120);
 /// Most bytes an answer may have that carries no mail.
 const ANSWER: usize = 256 * 1024;
 /// Most bytes of the numbers a search may find: some hundred thousand.
@@ -55,6 +57,17 @@ pub(super) struct Fetched {
     pub(super) size: usize,
     /// When the server took it in, in seconds since 1970.
     pub(super) taken_in: Option<i64>,
+}
+
+/// Why a mail was not dealt with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    /// It is this mail: the server is there, and does not hand it out, or in no form that can be read.
+    #[error("{0}")]
+    Mail(String),
+    /// It is the connection, or our own store. The mail is not to blame.
+    #[error("{0}")]
+    Channel(#[from] ChannelFault),
 }
 
 /// A mailbox that is open.
@@ -124,13 +137,13 @@ impl Mailbox {
     }
 
     /// The header of a mail, or its first `most` bytes. None when there is no such mail any more.
-    pub(super) async fn header(&mut self, uid: u32, most: usize) -> Result<Option<Fetched>, ChannelFault> {
+    pub(super) async fn header(&mut self, uid: u32, most: usize) -> Result<Option<Fetched>, Trouble> {
         let items = format!("(UID RFC822.SIZE INTERNALDATE BODY.PEEK[HEADER]<0.{most}>)");
         self.fetch(uid, &items, most, Fetch::header).await
     }
 
     /// The first `most` bytes of a mail. None when there is no such mail any more.
-    pub(super) async fn beginning(&mut self, uid: u32, most: usize) -> Result<Option<Fetched>, ChannelFault> {
+    pub(super) async fn beginning(&mut self, uid: u32, most: usize) -> Result<Option<Fetched>, Trouble> {
         let items = format!("(UID RFC822.SIZE INTERNALDATE BODY.PEEK[]<0.{most}>)");
         self.fetch(uid, &items, most, Fetch::body).await
     }
@@ -141,11 +154,12 @@ impl Mailbox {
         items: &str,
         most: usize,
         bytes: fn(&Fetch) -> Option<&[u8]>,
-    ) -> Result<Option<Fetched>, ChannelFault> {
+    ) -> Result<Option<Fetched>, Trouble> {
         self.budget.refill(most + AROUND);
-        let answers: Vec<Fetch> =
-            within(async { self.session.uid_fetch(uid.to_string(), items).await?.try_collect().await })
-                .await?;
+        let asked =
+            async { self.session.uid_fetch(uid.to_string(), items).await?.try_collect::<Vec<_>>().await };
+        let answers =
+            timeout(FETCHING, asked).await.map_err(|_| late())?.map_err(|error| of_fetch(&error))?;
         // Others may tell of their flags meanwhile.
         let found = answers.iter().filter(|answer| answer.uid == Some(uid)).find_map(|answer| {
             Some(Fetched {
@@ -157,7 +171,7 @@ impl Mailbox {
         if found.is_none() {
             let there = self.search(&format!("UID {uid}")).await?;
             if there.contains(&uid) {
-                return Err(lost(&format!("the IMAP server did not hand out mail {uid}")));
+                return Err(Trouble::Mail("the IMAP server does not hand it out".to_owned()));
             }
         }
         Ok(found)
@@ -173,9 +187,9 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Asks whether the server is still there.
+    /// Asks whether the server is still there. Not by the library's `noop`, which succeeds on a connection that ended.
     async fn alive(&mut self) -> Result<(), ChannelFault> {
-        within(self.session.noop()).await
+        within(self.session.run_command_and_check_ok("NOOP")).await
     }
 
     /// Whether something came since [`Mailbox::enter`], as far as the server said so by the way. It does not say it again
@@ -243,6 +257,17 @@ fn of_login(error: &ImapError) -> ChannelFault {
         lost(&format!("the IMAP server takes no login now: {why}"))
     } else {
         ChannelFault::Refused("bad password".to_owned())
+    }
+}
+
+/// What an error while fetching means. A line that breaks says nothing about the mail.
+fn of_fetch(error: &ImapError) -> Trouble {
+    let fault = of_talk(error);
+    match (error, &fault) {
+        (ImapError::Io(cause), ChannelFault::Lost(why)) if cause.kind() == std::io::ErrorKind::Other => {
+            Trouble::Mail(why.clone())
+        }
+        _ => Trouble::Channel(fault),
     }
 }
 

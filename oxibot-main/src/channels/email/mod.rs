@@ -18,6 +18,9 @@ mod place;
 mod quoted;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +36,7 @@ use crate::config;
 use authentic::Proof;
 use compose::Answered;
 use guard::Rate;
-use mailbox::{Fetched, Login, Mailbox};
+use mailbox::{Fetched, Login, Mailbox, Trouble};
 use message::{Body, Head};
 use outbound::{Security, Server};
 use place::Place;
@@ -47,7 +50,8 @@ const MOST_BYTES: usize = 512 * 1024;
 /// The parser drops nested mails by recursion: this holds for [`MOST_BYTES`] of nothing else (a test says so). Only what
 /// is touched of it is memory.
 const STACK: usize = 64 * 1024 * 1024;
-/// A mail that could not be fetched so often is passed over: one broken mail must not hide all later ones.
+/// A mail that could not be read so often is passed over: one broken mail must not hide all later ones. A connection
+/// that breaks is not counted, however often.
 const TRIES: u32 = 3;
 /// Longest reply in one mail, in characters.
 const MOST: usize = 200_000;
@@ -218,14 +222,18 @@ impl Email {
             let found = mailbox.search(&place.query(now_millis() / 1000)).await?;
             for uid in place.new_of(found) {
                 let mail = Mail { email: self, intake, uid, era: era.number, looking_back };
-                if let Err(fault) = mail.deal_with(mailbox).await {
-                    if !self.passes_over(uid) {
-                        return Err(fault);
+                match mail.deal_with(mailbox).await {
+                    Ok(()) => {}
+                    Err(Trouble::Channel(fault)) => return Err(fault),
+                    Err(Trouble::Mail(why)) if self.passes_over(uid) => {
+                        tracing::error!(
+                            target: "oxibot_channels", channel = "email", uid, why = %why,
+                            "a mail cannot be read and is passed over"
+                        );
                     }
-                    tracing::error!(
-                        target: "oxibot_channels", channel = "email", uid, why = %fault,
-                        "a mail cannot be fetched and is passed over"
-                    );
+                    Err(Trouble::Mail(why)) => {
+                        return Err(ChannelFault::Lost(format!("mail {uid} cannot be read: {why}")));
+                    }
                 }
                 place = place.after(uid);
                 self.keep_place(intake, place).await?;
@@ -284,7 +292,7 @@ struct Mail<'a> {
 }
 
 impl Mail<'_> {
-    async fn deal_with(&self, mailbox: &mut Mailbox) -> Result<(), ChannelFault> {
+    async fn deal_with(&self, mailbox: &mut Mailbox) -> Result<(), Trouble> {
         let Some(header) = mailbox.header(self.uid, HEADER).await? else { return Ok(()) };
         let Fetched { bytes, taken_in, .. } = header;
         let own = self.email.own.clone();
@@ -396,13 +404,12 @@ fn apart<T: Send + 'static>(
 }
 
 /// The same, awaited. What panics is a mail that cannot be read.
-async fn on_own_stack<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ChannelFault> {
+async fn on_own_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
     let (tell, told) = tokio::sync::oneshot::channel();
-    let unread = || ChannelFault::Lost("a mail cannot be parsed".to_owned());
-    let _running = apart(move || drop(tell.send(work()))).map_err(|_| unread())?;
-    told.await.map_err(|_| unread())
+    let started = apart(move || drop(tell.send(work())));
+    let _running =
+        started.map_err(|error| ChannelFault::Lost(format!("there is no thread to read a mail: {error}")))?;
+    told.await.map_err(|_| Trouble::Mail("it cannot be parsed".to_owned()))
 }
 
 impl Channel for Email {

@@ -37,6 +37,44 @@ impl Budget {
 pub(super) struct Wire {
     stream: Box<dyn Stream>,
     budget: Budget,
+    literals: Literals,
+}
+
+/// Follows what is announced: `{N}` at the end of a line says that N bytes follow. The library makes room for all of them
+/// when it reads that, so that twelve bytes would cost half a gigabyte. What stands in such bytes announces nothing.
+#[derive(Debug, Default)]
+struct Literals {
+    skip: usize,
+    number: Option<usize>,
+    closed: bool,
+}
+
+impl Literals {
+    /// Reads on. `false`: more was announced than `most`.
+    fn follow(&mut self, mut bytes: &[u8], most: usize) -> bool {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let Some((byte, rest)) = bytes.split_first() else { return true };
+            bytes = rest;
+            match (*byte, self.number) {
+                (b'{', _) => (self.number, self.closed) = (Some(0), false),
+                (digit @ b'0'..=b'9', Some(number)) if !self.closed => {
+                    self.number = Some(number.saturating_mul(10).saturating_add(usize::from(digit - b'0')));
+                }
+                (b'}', Some(_)) if !self.closed => self.closed = true,
+                (b'\r', Some(_)) if self.closed => {}
+                (b'\n', Some(number)) if self.closed => {
+                    if number > most {
+                        return false;
+                    }
+                    (self.skip, self.number, self.closed) = (number, None, false);
+                }
+                _ => (self.number, self.closed) = (None, false),
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Wire {
@@ -55,6 +93,8 @@ impl Wire {
                 crate::render::neutral::line(&error.to_string(), 120)
             )
         })?;
+        // The library writes a command in pieces; each would wait for the answer to the one before.
+        drop(tcp.set_nodelay(true));
         let stream: Box<dyn Stream> = if tls {
             let name = ServerName::try_from(bare.to_owned())
                 .map_err(|_| format!("{bare} is no name of a server"))?;
@@ -76,7 +116,7 @@ impl Wire {
             Box::new(tcp)
         };
         let budget = Budget(Arc::new(AtomicUsize::new(64 * 1024)));
-        Ok((Self { stream, budget: budget.clone() }, budget))
+        Ok((Self { stream, budget: budget.clone(), literals: Literals::default() }, budget))
     }
 }
 
@@ -105,9 +145,9 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let read = buffer.filled().len().saturating_sub(before);
-        let left = self.budget.0.load(Ordering::Relaxed);
-        if read > left {
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        let (read, left) = (new.len(), self.budget.0.load(Ordering::Relaxed));
+        if read > left || !self.literals.follow(new, left) {
             buffer.set_filled(before);
             return Poll::Ready(Err(io::Error::other("the server sent more than was asked for")));
         }
@@ -143,6 +183,23 @@ mod tests {
     #[test]
     fn server_that_sends_without_end_is_cut_off() {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(cut_off());
+    }
+
+    #[test]
+    fn announcement_of_more_than_was_asked_for_is_refused_and_text_announces_nothing() {
+        let judge = |text: &str, most| {
+            // Whole, and byte by byte as a network may deliver it.
+            let whole = Literals::default().follow(text.as_bytes(), most);
+            let mut pieces = Literals::default();
+            let each = text.bytes().all(|byte| pieces.follow(&[byte], most));
+            assert_eq!(whole, each, "{text:?}");
+            whole
+        };
+        assert!(!judge("* 1 FETCH (BODY[] {500000000}\r\n", 1000));
+        assert!(!judge("* 1 FETCH (BODY[] {99999999999999999999999999}\r\n", 1000));
+        assert!(judge("* 1 FETCH (BODY[] {18}\r\n{500000000}\r\n12345)\r\n", 1000));
+        assert!(!judge("* 1 FETCH (BODY[] {2}\r\nab {500000000}\r\n", 1000));
+        assert!(judge("* OK {x} {12 {} }\r\n* OK {5000}x\r\n", 1000));
     }
 
     async fn cut_off() {
