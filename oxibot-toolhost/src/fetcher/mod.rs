@@ -5,7 +5,7 @@
 //! two sockets it takes one descriptor, the program to start, and hands them on. A packet that nobody could answer is
 //! thrown away unread.
 //!
-//! Where the worker is a unit of its own, [`unit`] has it started by that unit's socket.
+//! Where the worker is a unit of its own, [`mod@unit`] has it started by that unit's socket.
 //!
 //! Descriptors: 0 requests from the supervisor, 1 from main, 2 standard error. Arguments are passed on to the worker.
 
