@@ -220,6 +220,7 @@ mod tests {
                 "gateway",
                 "home",
                 "model",
+                "post",
                 "providers",
                 "restrict_to_workspace",
                 "sandbox_require",
