@@ -91,7 +91,9 @@ pub fn redactor(report: &mut Report) {
     let redactor = Redactor::load().unwrap().knowing("known", "a-secret-of-main's own 17");
     let ordinary = include_str!("../../../oxibot-toolhost/src/shell/policy.json").repeat(64);
     let hostile = HOSTILE.repeat(ordinary.len() / HOSTILE.len());
-    for (name, text, least) in [("ordinary output", ordinary, 1.0), ("a flood of half keys", hostile, 0.1)] {
+    // A flood without a line end may pass for one key, and then goes as a whole.
+    let sides = [("ordinary output", ordinary, true, 1.0), ("a flood of half keys", hostile, false, 0.1)];
+    for (name, text, whole, least) in sides {
         let begun = Instant::now();
         let (mut out, mut stream) = (Vec::with_capacity(text.len()), redactor.stream());
         // In the pieces in which it comes out of a pipe.
@@ -99,7 +101,7 @@ pub fn redactor(report: &mut Report) {
             stream.push(piece, &mut out);
         }
         stream.finish(&mut out);
-        assert_eq!(out.len(), text.len(), "{name} holds no key");
+        assert!(out.len() == text.len() || !whole && out.len() < text.len(), "{name}: {}", out.len());
         let rate = text.len() as f64 / 1e6 / begun.elapsed().as_secs_f64();
         let row = Row::numbers(format!("redactor, {name} / 100 MB/s"), "MB/s", rate, OUTPUT);
         report.rows.push(row.at_least(least));
