@@ -312,6 +312,13 @@ fn conversation_is_held(installed: &Installed) {
     assert!(installed.machine.property("oxibot.service", "StatusText").starts_with("ready"));
     let ready = installed.call("bash", &json!({"command": "true"}));
     assert_eq!((ready["level"].as_str(), ready["proven"].as_str()), (Some("full"), Some("start")), "{ready}");
+    // The web's worker is a unit of its own, and answers: the address is refused there and nowhere else.
+    let page = installed.call("web_get", &json!({"url": "http://10.0.0.5/"}));
+    assert_eq!(page["denial"]["rule"], "web.address.private", "{page}");
+    assert_eq!(installed.machine.property("oxibot-fetch.service", "ActiveState"), "active");
+    let worker = installed.machine.property("oxibot-fetch.service", "MainPID");
+    let owner = installed.machine.said(&["stat", "--format=%U", &format!("/proc/{worker}")]);
+    assert_eq!(owner, "oxibot-fetch");
     // What happened is an event of the journal, with nothing of what was said and no key.
     let journal = installed.machine.journal("oxibot.service");
     assert!(journal.contains("incoming_message"), "{journal}");

@@ -469,7 +469,7 @@ fn hostile_servers_cost_bounded_memory_and_time_and_nobody_else() {
     });
     let mut worker = Worker::start();
     assert!(worker.text("http://page.example/").contains("fine"));
-    let mut seen = 0;
+    let (mut seen, mut apart) = (0, false);
     // The slow one runs beside everything else.
     let slow = worker.begin("drip");
     let begun = Instant::now();
@@ -508,7 +508,8 @@ fn hostile_servers_cost_bounded_memory_and_time_and_nobody_else() {
             other => panic!("{path}: {other:?}"),
         };
         assert!(said.contains(expected), "{path}: {said}");
-        let (grown, (processes, converted)) = (worker.peak() - before, converters.end());
+        let (grown, (processes, converted, alone)) = (worker.peak() - before, converters.end());
+        apart |= alone;
         seen = processes.max(seen);
         println!("{path}: {grown} KiB in the worker, {converted} KiB in a converter");
         assert!(grown + converted < 16 * 1024, "{path}: {grown} KiB more, {converted} KiB in a converter");
@@ -518,6 +519,7 @@ fn hostile_servers_cost_bounded_memory_and_time_and_nobody_else() {
     let taken = begun.elapsed();
     assert!(taken >= Duration::from_secs(29) && taken < Duration::from_secs(60), "{taken:?}");
     assert!(seen > 1, "the maker and a converter were seen at work: {seen}");
+    assert!(apart, "a converter has its page and not the socket by which others come");
     assert!(worker.text("http://page.example/after").contains("fine"));
 }
 
@@ -987,10 +989,11 @@ fn fetcher() -> (Worker, OwnedFd) {
     (Worker { child, socket, next: 0 }, door)
 }
 
-/// Watches what a process starts: how many, and the most memory of its own that one of them had, in KiB.
+/// Watches what a process starts: how many, the most memory of its own that one of them had, in KiB, and whether a
+/// grandchild was seen with a socket of its own and without those of its parent.
 struct Sampler {
     stop: Arc<AtomicUsize>,
-    thread: std::thread::JoinHandle<(usize, u64)>,
+    thread: std::thread::JoinHandle<(usize, u64, bool)>,
 }
 
 impl Sampler {
@@ -998,23 +1001,32 @@ impl Sampler {
         let stop = Arc::new(AtomicUsize::new(0));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
-            let mut most = std::collections::BTreeMap::new();
+            let (mut most, mut apart) = (std::collections::BTreeMap::new(), false);
             while stopped.load(Ordering::SeqCst) == 0 {
                 for process in tree(root).into_iter().skip(1) {
                     let own = most.entry(process.pid).or_insert(0);
                     *own = memory(process.pid, "RssAnon").max(*own);
+                    let (own, parents) = (sockets(process.pid), sockets(process.parent));
+                    apart |= process.parent != root && !own.is_empty() && own.is_disjoint(&parents);
                 }
                 std::thread::sleep(Duration::from_millis(2));
             }
-            (most.len(), most.values().copied().max().unwrap_or(0))
+            (most.len(), most.values().copied().max().unwrap_or(0), apart)
         });
         Self { stop, thread }
     }
 
-    fn end(self) -> (usize, u64) {
+    fn end(self) -> (usize, u64, bool) {
         self.stop.store(1, Ordering::SeqCst);
         self.thread.join().unwrap()
     }
+}
+
+/// Sockets that a process holds.
+fn sockets(pid: i32) -> std::collections::BTreeSet<std::path::PathBuf> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).collect()
 }
 
 /// The worker that runs now.
