@@ -65,6 +65,11 @@ impl Gateway {
         i32::try_from(self.child.id()).unwrap()
     }
 
+    /// Whether its launcher still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Ends launcher and main at once, as a power cut would; the toolhost ends with its socket.
     pub fn kill(&mut self) {
         for process in tree(self.pid()).into_iter().filter(|process| process.command.contains("gateway")) {
@@ -104,14 +109,14 @@ impl Gateway {
         let begun = Instant::now();
         while !holds() {
             assert!(begun.elapsed() < patience, "never: {what}\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
+        if self.is_running() {
             self.kill();
         }
     }

@@ -1,20 +1,17 @@
 //! The gateway with a strict Telegram and a scripted model. What counts is what the vendor saw, never our own database.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use oxibot_tests::fixture::{Fixture, describe, skip};
+use oxibot_tests::gateway::{Gateway, PATIENCE, configure, merge};
 use oxibot_tests::model_server::{Answer, ModelServer, Request, Rules};
-use oxibot_tests::processes::tree;
 use oxibot_tests::telegram::{BOT_NAME, Fault, Telegram};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "123456:test-token-AAAA";
 const KEY: &str = "sk-test-8c1f";
 const OWNER: i64 = 42;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The last thing a person said in a request.
 fn last_said(request: &Request) -> String {
@@ -41,88 +38,20 @@ fn configured(telegram: &Telegram, model: &ModelServer, more: &Value) -> Fixture
         "gateway": {"health": false},
     });
     merge(&mut config, more);
-    let path = fixture.home().join("config.json");
-    std::fs::write(&path, config.to_string()).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    configure(&fixture, &config);
     fixture
 }
 
-fn merge(into: &mut Value, from: &Value) {
-    for (key, value) in from.as_object().into_iter().flatten() {
-        match (into.get_mut(key), value) {
-            (Some(old), Value::Object(_)) if old.is_object() => merge(old, value),
-            _ => into[key] = value.clone(),
-        }
-    }
-}
-
-/// A running gateway; it is killed with everything below it when this is dropped.
-struct Gateway {
-    child: Child,
-    log: std::path::PathBuf,
-}
-
-impl Gateway {
-    fn start(fixture: &Fixture) -> Self {
-        let log = fixture.root().join("gateway.log");
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
-        let child = fixture
-            .oxibot()
-            .args(["gateway", "-v"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        Self { child, log }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Ends launcher and main at once, as a power cut would; the toolhost ends with its socket.
-    fn kill(&mut self) {
-        let root = i32::try_from(self.child.id()).unwrap();
-        for process in tree(root).into_iter().filter(|process| process.command.contains("gateway")) {
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(process.pid),
-                nix::sys::signal::Signal::SIGKILL,
-            );
-        }
-        let _ = self.child.wait();
-    }
-
-    fn terminate(&mut self) -> Option<i32> {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.kill();
-        }
-    }
-}
-
 #[track_caller]
-fn eventually(gateway: &Gateway, what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "never: {what}\n{}", gateway.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn eventually(gateway: &Gateway, what: &str, holds: impl FnMut() -> bool) {
+    gateway.eventually(what, holds);
 }
 
 #[test]
 fn message_is_answered_and_confirmed() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     let fixture = configured(&telegram, &model, &json!({}));
-    let mut gateway = Gateway::start(&fixture);
+    let mut gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "hello");
     eventually(&gateway, "an answer", || telegram.texts(OWNER) == ["echo hello"]);
     eventually(&gateway, "confirmed", || telegram.unconfirmed() == 0);
@@ -141,7 +70,7 @@ fn message_is_answered_and_confirmed() {
 fn no_key_reaches_a_chat_although_a_model_says_it() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     // One of a known shape, main's own, and one that the vendor's limit would cut in two.
     let shape = ["gh", "p_16C7e42F292c6912E7710c838347Ae178B4a"].concat();
     let long = format!("{} {shape} end", "x".repeat(4096 - "echo ".len() - 20));
@@ -199,7 +128,7 @@ fn calls_are_judged_by_telegrams_schema() {
         vec![Answer::calls(&[("a", "bash", r#"{"command":"sleep 9"}"#)]), Answer::text("**Done.**")],
     );
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "wait");
     eventually(&gateway, "an answer", || telegram.texts(OWNER).last().is_some_and(|text| text == "Done."));
     for method in ["sendMessage", "editMessageText", "sendChatAction"] {
@@ -212,7 +141,7 @@ fn calls_are_judged_by_telegrams_schema() {
 fn stranger_sees_nothing_at_all_and_is_an_event() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     for _ in 0..3 {
         telegram.says(666_000, "let me in");
     }
@@ -239,7 +168,7 @@ fn tool_runs_behind_the_wall_and_a_refusal_is_told_with_its_reason() {
         ],
     );
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "do it");
     eventually(&gateway, "an answer", || !telegram.texts(OWNER).is_empty());
     let text = telegram.texts(OWNER).join("\n");
@@ -255,7 +184,7 @@ fn long_call_is_shown_in_one_message_that_changes() {
         vec![Answer::calls(&[("a", "bash", r#"{"command":"sleep 11"}"#)]), Answer::text("Done.")],
     );
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "wait");
     eventually(&gateway, "an answer", || telegram.texts(OWNER).last().is_some_and(|text| text == "Done."));
     let texts = telegram.texts(OWNER);
@@ -272,7 +201,7 @@ fn stop_ends_the_turn_and_what_it_runs() {
         vec![Answer::calls(&[("a", "bash", r#"{"command":"echo begun > begun; sleep 300"}"#)])],
     );
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "go");
     eventually(&gateway, "it runs", || fixture.workspace().join("begun").is_file());
     telegram.says(OWNER, "/stop");
@@ -305,7 +234,7 @@ fn people_see_neither_each_others_files_nor_history_nor_memory_and_a_group_sees_
     let (telegram, model) = (Telegram::start(TOKEN), obeying());
     let fixture =
         configured(&telegram, &model, &json!({"channels": {"telegram": {"allowedUsers": ["42", "43"]}}}));
-    let mut gateway = Gateway::start(&fixture);
+    let mut gateway = Gateway::start(&fixture, &[]);
     let answers = |chat: i64, count: usize| {
         let said = || -> Vec<String> {
             telegram.texts(chat).into_iter().filter(|text| !text.starts_with("running ")).collect()
@@ -385,7 +314,7 @@ fn asked(telegram: &Telegram, chat: i64) -> Option<String> {
 fn call_is_shown_whole_in_the_chat_and_a_button_lets_it_run_once() {
     let (telegram, model) = (Telegram::start(TOKEN), pushing());
     let fixture = configured(&telegram, &model, &json!({}));
-    let mut gateway = Gateway::start(&fixture);
+    let mut gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "push it");
     eventually(&gateway, "asked", || asked(&telegram, OWNER).is_some());
     let id = asked(&telegram, OWNER).unwrap();
@@ -432,7 +361,7 @@ bot: [nothing waits for a yes under ID: it was answered, or its time is over]"
 fn no_in_words_is_a_refusal_with_its_reason() {
     let (telegram, model) = (Telegram::start(TOKEN), pushing());
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "push it");
     eventually(&gateway, "asked", || asked(&telegram, OWNER).is_some());
     telegram.says(OWNER, &format!("/deny {}", asked(&telegram, OWNER).unwrap()));
@@ -461,7 +390,7 @@ fn in_a_group_only_who_asked_or_an_administrator_may_say_yes() {
         "gateway": {"admins": ["telegram:44"]},
     });
     let fixture = configured(&telegram, &model, &more);
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     let mention = json!({"entities": [{"type": "mention", "offset": 0, "length": BOT_NAME.len() + 1}]});
     telegram.says_in_group(OWNER, -100, &format!("@{BOT_NAME} push it"), mention);
     eventually(&gateway, "asked", || asked(&telegram, -100).is_some());
@@ -487,7 +416,7 @@ fn in_a_group_only_who_asked_or_an_administrator_may_say_yes() {
 fn question_ends_with_its_turn() {
     let (telegram, model) = (Telegram::start(TOKEN), pushing());
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "push it");
     eventually(&gateway, "asked", || asked(&telegram, OWNER).is_some());
     telegram.says(OWNER, "/stop");
@@ -518,7 +447,7 @@ fn what_concerns_everybody_is_for_administrators() {
         "gateway": {"admins": ["telegram:43"]},
     });
     let fixture = configured(&telegram, &model, &more);
-    let mut gateway = Gateway::start(&fixture);
+    let mut gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "go on");
     eventually(&gateway, "it runs", || fixture.workspace().join("begun").is_file());
     for command in ["/stop all", "/restart"] {
@@ -533,7 +462,7 @@ fn what_concerns_everybody_is_for_administrators() {
         telegram.texts(43) == ["[starting again]"]
             && telegram.texts(OWNER).iter().any(|text| text.contains("may have taken effect: bash"))
     });
-    assert!(matches!(gateway.child.try_wait(), Ok(None)), "the launcher stays: {}", gateway.log());
+    assert!(gateway.is_running(), "the launcher stays: {}", gateway.log());
     telegram.says(43, "hello");
     eventually(&gateway, "it answers again", || {
         telegram.texts(43).last().is_some_and(|text| text == "echo hello")
@@ -563,7 +492,7 @@ fn slow_conversation_delays_nobody_else() {
     });
     let more = json!({"channels": {"telegram": {"allowedUsers": ["42", "43"]}}, "agents": {"workspaceScope": "shared"}});
     let fixture = configured(&telegram, &model, &more);
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "slow one");
     telegram.says(43, "quick");
     eventually(&gateway, "the quick one", || telegram.texts(43) == ["echo quick"]);
@@ -578,7 +507,7 @@ fn message_during_a_turn_is_folded_into_it() {
         vec![Answer::text("first").after(Duration::from_secs(3)), Answer::text("both")],
     );
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "one");
     eventually(&gateway, "asked", || !model.requests().is_empty());
     telegram.says(OWNER, "and two");
@@ -593,7 +522,7 @@ fn markup_telegram_refuses_is_sent_plain_and_once() {
     let telegram = Telegram::start(TOKEN);
     let model = echo();
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.fail("sendMessage", Fault::Refused(400, "Bad Request: can't parse entities: no".into()));
     telegram.says(OWNER, "**b**");
     eventually(&gateway, "an answer", || !telegram.texts(OWNER).is_empty());
@@ -605,7 +534,7 @@ fn markup_telegram_refuses_is_sent_plain_and_once() {
 fn wait_and_failures_of_the_vendor_are_waited_out_in_order() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.fail("sendMessage", Fault::Wait(1));
     telegram.fail("sendMessage", Fault::Refused(502, "Bad Gateway".into()));
     telegram.fail("getUpdates", Fault::Refused(500, "Internal Server Error".into()));
@@ -632,7 +561,7 @@ fn group_is_answered_when_meant_and_only_where_memory_may_be_shared() {
         );
     };
     let fixture = configured(&telegram, &model, &json!({}));
-    let mut gateway = Gateway::start(&fixture);
+    let mut gateway = Gateway::start(&fixture, &[]);
     meant("hello");
     telegram.says(OWNER, "alone");
     eventually(&gateway, "alone", || telegram.texts(OWNER) == ["echo alone"]);
@@ -640,7 +569,7 @@ fn group_is_answered_when_meant_and_only_where_memory_may_be_shared() {
     assert!(gateway.log().contains("groups.memory"), "{}", gateway.log());
     gateway.kill();
     let fixture = configured(&telegram, &model, &json!({"groups": {"memory": true}}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says_in_group(OWNER, -100, "not for the bot", json!({}));
     meant("hello");
     eventually(&gateway, "the group", || telegram.texts(-100) == ["echo Person42: hello"]);
@@ -654,7 +583,7 @@ fn bad_token_is_refused_and_said() {
     let (telegram, model) = (Telegram::start("another:token"), echo());
     let port = free_port();
     let fixture = configured(&telegram, &model, &json!({"gateway": {"health": true, "port": port}}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     eventually(&gateway, "ready says why", || {
         get(port, "/ready").is_some_and(|(status, body)| status == 503 && body.contains("refused: bad token"))
     });
@@ -666,7 +595,7 @@ fn health_readiness_and_figures_are_seen_from_outside() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     let port = free_port();
     let fixture = configured(&telegram, &model, &json!({"gateway": {"health": true, "port": port}}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     eventually(&gateway, "ready", || get(port, "/ready").is_some_and(|(status, _)| status == 200));
     let ready: Value = serde_json::from_str(&get(port, "/ready").unwrap().1).unwrap();
     assert_eq!((&ready["ready"], &ready["channels"]["telegram"]), (&json!(true), &json!("up")), "{ready}");
@@ -684,7 +613,7 @@ fn health_readiness_and_figures_are_seen_from_outside() {
 fn second_gateway_of_a_home_is_told_to_try_again() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "hello");
     eventually(&gateway, "an answer", || !telegram.texts(OWNER).is_empty());
     let second = fixture.oxibot().arg("gateway").output().unwrap();
@@ -718,11 +647,11 @@ fn turn_cut_off_while_a_tool_ran_is_told_and_not_run_again() {
         vec![Answer::calls(&[("a", "bash", r#"{"command":"echo once >> runs; sleep 300"}"#)])],
     );
     let fixture = configured(&telegram, &model, &json!({}));
-    let mut gateway = Gateway::start(&fixture);
+    let mut gateway = Gateway::start(&fixture, &[]);
     telegram.says(OWNER, "go");
     eventually(&gateway, "it runs", || fixture.workspace().join("runs").is_file());
     gateway.kill();
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     eventually(&gateway, "told", || !telegram.texts(OWNER).is_empty());
     let texts = telegram.texts(OWNER);
     assert!(texts.len() == 1 && texts[0].contains("may have taken effect: bash"), "{texts:?}");
@@ -734,7 +663,7 @@ fn turn_cut_off_while_a_tool_ran_is_told_and_not_run_again() {
 fn answer_that_was_lost_on_the_way_is_sent_again_at_most_once() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.fail("sendMessage", Fault::AnswerLost);
     telegram.says(OWNER, "hello");
     eventually(&gateway, "sent again", || telegram.texts(OWNER).len() == 2);
@@ -746,7 +675,7 @@ fn answer_that_was_lost_on_the_way_is_sent_again_at_most_once() {
 fn letter_that_is_given_up_is_shown_by_status() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     let fixture = configured(&telegram, &model, &json!({}));
-    let gateway = Gateway::start(&fixture);
+    let gateway = Gateway::start(&fixture, &[]);
     telegram.fail("sendMessage", Fault::Refused(403, "Forbidden: bot was blocked by the user".into()));
     telegram.says(OWNER, "hello");
     eventually(&gateway, "given up", || gateway.log().contains("a letter is given up"));
@@ -766,14 +695,14 @@ fn letter_that_is_given_up_is_shown_by_status() {
 fn hang_up_reads_the_configuration_again_or_says_why_not() {
     let (telegram, model) = (Telegram::start(TOKEN), echo());
     let fixture = configured(&telegram, &model, &json!({}));
-    let mut gateway = Gateway::start(&fixture);
+    let mut gateway = Gateway::start(&fixture, &[]);
     telegram.says(43, "not yet");
     telegram.says(OWNER, "hello");
     eventually(&gateway, "an answer", || telegram.texts(OWNER) == ["echo hello"]);
     let path = fixture.home().join("config.json");
     let good = std::fs::read_to_string(&path).unwrap();
     let hang_up = |gateway: &Gateway| {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(gateway.child.id()).unwrap());
+        let pid = nix::unistd::Pid::from_raw(gateway.pid());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
     };
     for (wrong, words) in [
@@ -810,7 +739,7 @@ fn no_message_is_lost_and_none_answered_twice_by_kills_at_random_moments() {
     let fixture = configured(&telegram, &model, &more);
     let (mut kills, mut repeated) = (0, 0);
     let mut seed = 0x2545_f491_u32;
-    let mut gateway = Gateway::start(&fixture);
+    let mut gateway = Gateway::start(&fixture, &[]);
     for number in 0..MESSAGES {
         let person = people[usize::try_from(number).unwrap() % people.len()];
         telegram.says(person, &format!("message number {number}."));
@@ -819,7 +748,7 @@ fn no_message_is_lost_and_none_answered_twice_by_kills_at_random_moments() {
             std::thread::sleep(Duration::from_millis(u64::from(seed >> 20) % 900));
             gateway.kill();
             kills += 1;
-            gateway = Gateway::start(&fixture);
+            gateway = Gateway::start(&fixture, &[]);
         }
     }
     let said = || people.iter().flat_map(|person| telegram.texts(*person)).collect::<Vec<_>>().join("\n");
