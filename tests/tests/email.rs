@@ -6,26 +6,16 @@ use std::time::Duration;
 use oxibot_tests::fixture::{Fixture, describe, skip};
 use oxibot_tests::gateway::{Gateway, PATIENCE, configure, free_port, get, merge};
 use oxibot_tests::mail::{AUTHSERV, BOT, Letter, MailHost, PASSWORD, missing};
-use oxibot_tests::model_server::{Answer, ModelServer, Request, Rules};
+use oxibot_tests::model_server::{Answer, ModelServer, Rules};
 use serde_json::{Value, json};
 
 const KEY: &str = "sk-test-8c1f";
 const ANN: &str = "ann@example.org";
 const EVE: &str = "eve@evil.example";
 
-/// The last thing a person said in a request.
-fn last_said(request: &Request) -> String {
-    let messages = request.body["messages"].as_array().cloned().unwrap_or_default();
-    let last = messages.iter().rev().find(|message| message["role"] == "user").cloned().unwrap_or_default();
-    match &last["content"] {
-        Value::String(text) => text.clone(),
-        parts => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
-    }
-}
-
 fn echo() -> ModelServer {
     ModelServer::answering(Rules::with_key(KEY), |request| {
-        Answer::text(&format!("echo {}", last_said(request)))
+        Answer::text(&format!("echo {}", request.last_said()))
     })
 }
 
@@ -114,7 +104,7 @@ fn mail_is_answered_in_its_thread() {
     gateway.eventually("a second answer", || replies(&host, ANN).len() == 2);
     let requests = model.requests();
     let last = requests.last().unwrap();
-    assert_eq!(last_said(last), "and now?", "the quotation is left out");
+    assert_eq!(last.last_said(), "and now?", "the quotation is left out");
     assert!(last.body["messages"].to_string().contains("how much?"), "it is the same conversation");
     assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
     let log = gateway.log();
@@ -195,7 +185,7 @@ fn machines_and_floods_are_not_answered() {
     host.from_outside("bob@example.org", &mail("bob@example.org", "bob@x", "hi", "another person"));
     gateway.eventually("the other is answered", || replies(&host, "bob@example.org").len() == 1);
     gateway.eventually("three of the flood", || replies(&host, ANN).len() == 3);
-    assert!(model.requests().iter().all(|request| !last_said(request).contains("from a machine")));
+    assert!(model.requests().iter().all(|request| !request.last_said().contains("from a machine")));
     let log = gateway.log();
     assert!(log.contains("rate_limited"), "{log}");
     std::thread::sleep(Duration::from_secs(2));
@@ -338,7 +328,7 @@ fn settings_of_replies_and_length_are_obeyed() {
     let gateway = start(&fixture, &host);
     host.from_outside(ANN, &mail(ANN, "silent@x", "silent", "work in silence"));
     gateway.eventually("it worked", || gateway.log().contains("autoReplyEnabled is false"));
-    assert!(model.requests().iter().any(|request| last_said(request).contains("work in silence")));
+    assert!(model.requests().iter().any(|request| request.last_said().contains("work in silence")));
     assert_eq!(replies(&host, ANN).len(), 1, "nothing went out");
 }
 
@@ -352,7 +342,7 @@ fn no_mail_is_lost_and_none_answered_twice_by_kills_at_random_moments() {
     let people: Vec<String> = (0..4).map(|number| format!("person{number}@example.org")).collect();
     let host = MailHost::start(true);
     let model = ModelServer::answering(Rules::with_key(KEY), |request| {
-        Answer::text(&format!("echo {}", last_said(request))).after(Duration::from_millis(40))
+        Answer::text(&format!("echo {}", request.last_said())).after(Duration::from_millis(40))
     });
     let mut more = email(&json!({"allowedUsers": people, "maxMailsPerHour": 1000}));
     merge(

@@ -13,19 +13,9 @@ const TOKEN: &str = "123456:test-token-AAAA";
 const KEY: &str = "sk-test-8c1f";
 const OWNER: i64 = 42;
 
-/// The last thing a person said in a request.
-fn last_said(request: &Request) -> String {
-    let messages = request.body["messages"].as_array().cloned().unwrap_or_default();
-    let last = messages.iter().rev().find(|message| message["role"] == "user").cloned().unwrap_or_default();
-    match &last["content"] {
-        Value::String(text) => text.clone(),
-        parts => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
-    }
-}
-
 fn echo() -> ModelServer {
     ModelServer::answering(Rules::with_key(KEY), |request| {
-        Answer::text(&format!("echo {}", last_said(request)))
+        Answer::text(&format!("echo {}", request.last_said()))
     })
 }
 
@@ -153,7 +143,7 @@ fn stranger_sees_nothing_at_all_and_is_an_event() {
     assert!(seen.iter().all(|call| call.body["chat_id"] == json!(OWNER)), "{seen:?}");
     let log = gateway.log();
     assert_eq!(log.matches("auth_rejected: not in").count(), 1, "told once a minute: {log}");
-    assert!(model.requests().iter().all(|request| !last_said(request).contains("let me in")));
+    assert!(model.requests().iter().all(|request| !request.last_said().contains("let me in")));
 }
 
 #[test]
@@ -220,7 +210,7 @@ fn obeying() -> ModelServer {
         if messages.last().is_some_and(|message| message["role"] == "tool") {
             return Answer::text(&format!("came: {}", last_answer(request)));
         }
-        let said = last_said(request);
+        let said = request.last_said();
         match said.split_once("run: ") {
             Some((_, command)) => Answer::calls(&[("a", "bash", &json!({"command": command}).to_string())]),
             None => Answer::text("heard"),
@@ -434,7 +424,7 @@ fn question_ends_with_its_turn() {
 fn what_concerns_everybody_is_for_administrators() {
     let telegram = Telegram::start(TOKEN);
     let model = ModelServer::answering(Rules::with_key(KEY), |request| {
-        let said = last_said(request);
+        let said = request.last_said();
         if said.contains("go on") {
             Answer::calls(&[("a", "bash", r#"{"command":"echo begun > begun; sleep 300"}"#)])
         } else {
@@ -483,7 +473,7 @@ fn what_concerns_everybody_is_for_administrators() {
 fn slow_conversation_delays_nobody_else() {
     let telegram = Telegram::start(TOKEN);
     let model = ModelServer::answering(Rules::with_key(KEY), |request| {
-        let said = last_said(request);
+        let said = request.last_said();
         if said.contains("slow") {
             Answer::text("late").after(Duration::from_secs(20))
         } else {
@@ -730,7 +720,7 @@ fn no_message_is_lost_and_none_answered_twice_by_kills_at_random_moments() {
     const MESSAGES: i64 = 60;
     let telegram = Telegram::start(TOKEN);
     let model = ModelServer::answering(Rules::with_key(KEY), |request| {
-        Answer::text(&format!("echo {}", last_said(request))).after(Duration::from_millis(40))
+        Answer::text(&format!("echo {}", request.last_said())).after(Duration::from_millis(40))
     });
     let people: Vec<i64> = (OWNER..OWNER + 6).collect();
     let allowed: Vec<String> = people.iter().map(i64::to_string).collect();

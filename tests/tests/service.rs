@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use oxibot_tests::booted::{Booted, lacking};
 use oxibot_tests::fixture::{binary, describe, skip};
-use oxibot_tests::model_server::{Answer, ModelServer, Request, Rules};
+use oxibot_tests::model_server::{Answer, ModelServer, Rules};
 use oxibot_tests::telegram::Telegram;
 use serde_json::{Value, json};
 
@@ -129,28 +129,18 @@ fn manual_names_what_can_be_typed() {
     }
 }
 
-/// The last thing a person said in a request.
-fn last_said(request: &Request) -> String {
-    let messages = request.body["messages"].as_array().cloned().unwrap_or_default();
-    let last = messages.iter().rev().find(|message| message["role"] == "user").cloned().unwrap_or_default();
-    match &last["content"] {
-        Value::String(text) => text.clone(),
-        parts => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
-    }
-}
-
 /// A model that does what it is told: `run COMMAND` is a call of bash, whose output is the answer.
 fn obedient() -> ModelServer {
     ModelServer::answering(Rules::with_key(KEY), |request| {
         let messages = request.body["messages"].as_array().cloned().unwrap_or_default();
         let last = messages.last().cloned().unwrap_or_default();
-        match (last["role"].as_str(), last_said(request).strip_prefix("run ")) {
+        match (last["role"].as_str(), request.last_said().strip_prefix("run ")) {
             (Some("tool"), _) => Answer::text(&format!("it said: {}", last["content"])),
             (_, Some(command)) => {
                 let call = format!("call-{}", messages.len());
                 Answer::calls(&[(call.as_str(), "bash", &json!({ "command": command }).to_string())])
             }
-            (_, None) => Answer::text(&format!("echo {}", last_said(request))),
+            (_, None) => Answer::text(&format!("echo {}", request.last_said())),
         }
     })
 }

@@ -61,6 +61,20 @@ pub struct Request {
     pub problem: Option<String>,
 }
 
+impl Request {
+    /// The last thing a person said in it.
+    #[must_use]
+    pub fn last_said(&self) -> String {
+        let messages = self.body["messages"].as_array().cloned().unwrap_or_default();
+        let last =
+            messages.iter().rev().find(|message| message["role"] == "user").cloned().unwrap_or_default();
+        match &last["content"] {
+            Value::String(text) => text.clone(),
+            parts => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
 /// What the server insists on.
 #[derive(Debug, Clone)]
 pub struct Rules {
